@@ -65,6 +65,10 @@ func OpenDir(root string, opts Options) (*Dir, error) {
 	if err := d.takeLock(); err != nil {
 		return nil, wrap("lock", root, 0, err)
 	}
+	if err := d.syncTree(); err != nil {
+		_ = d.Close()
+		return nil, wrap("open", root, 0, err)
+	}
 	d.engine, d.reason = probeEngine(opts)
 	return d, nil
 }
@@ -165,6 +169,20 @@ func (d *Dir) flock(f *os.File, how int) error {
 	n, _ := f.ReadAt(p[:], 0)
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(p[:n])))
 	return &LockedError{PID: pid}
+}
+
+// syncTree makes the names durable that a process left which died between a
+// change of names and the sync that follows.
+func (d *Dir) syncTree() error {
+	if d.opts.ReadOnly {
+		return nil
+	}
+	return filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = d.syncDir(path)
+		}
+		return err
+	})
 }
 
 // makeDir makes an absolute directory with its parents and makes the new names durable.
