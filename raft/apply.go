@@ -54,12 +54,20 @@ func (n *Node) completionLoop() {
 	}
 }
 
-// durable lets the core know, then applies what is committed, unless the
-// applier is at it: it looks again before it rests.
+// durable lets the core know, takes what is committed in the same go, and
+// applies it, unless the applier is at it: that one looks again before it rests.
 func (n *Node) durable(pos Pos) {
+	free := n.applyMu.TryLock()
 	n.mu.Lock()
 	n.mu.c.logDurable(pos)
+	more := free && n.mu.c.takeCommitted(&n.g)
 	n.exit(false)
+	if free {
+		for more {
+			more = n.applyGroup(&n.g)
+		}
+		n.applyMu.Unlock()
+	}
 	n.applyCommitted()
 }
 

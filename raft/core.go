@@ -260,7 +260,9 @@ func (c *core) logDurable(pos Pos) {
 	}
 	c.durable = pos
 	c.gate.durable(pos)
-	c.drain()
+	if c.deliver() {
+		c.drain()
+	}
 }
 
 // submit starts the write of what was appended, unless as many writes are in
@@ -321,10 +323,11 @@ func (c *core) appliedTo(index uint64, msg *raftpb.Message) {
 	}
 	c.applied = index
 	if msg != nil {
+		// No drain: without a bound on applying entries and without joint
+		// membership this step leaves nothing to hand out.
 		for _, r := range msg.GetResponses() {
 			_ = c.rn.Step(r)
 		}
-		c.drain()
 	}
 	keepEntries, keepBytes := c.cfg.CatchupEntries, c.cfg.CatchupBytes
 	if c.single && len(c.conf.GetLearners()) == 0 {

@@ -392,6 +392,10 @@ func (n *Node) Compact(upTo Index) error {
 	case <-n.fatal.done:
 		return n.Err()
 	}
+	return n.trimLog(t)
+}
+
+func (n *Node) trimLog(t *trimWait) error {
 	if !t.ok {
 		return nil
 	}
