@@ -220,6 +220,9 @@ func (w *world) run(n int) error {
 		if err := w.step(); err != nil {
 			return err
 		}
+		if err := w.s.checkInvariants(); err != nil {
+			return err
+		}
 		if w.fault != nil {
 			return w.fault
 		}
