@@ -61,9 +61,9 @@ type core struct {
 	fwd     fifo[*batch]
 	fwdOps  int
 	fwdSeq  uint64
-	fwdSeen map[uint64]*seqWindow // leader: forwarded batches of this term, by member
-	prop    proposal              // scratch
-	stalled bool                  // RawNode refused a proposal; until the next tick or leader
+	fwdSeen map[[2]uint64]*seqWindow // leader: forwarded batches of this term, by member and session
+	prop    proposal                 // scratch
+	stalled bool                     // RawNode refused a proposal; until the next tick or leader
 
 	rounds    fifo[readRound]
 	confirmed fifo[readRound]
@@ -129,7 +129,7 @@ const (
 
 // newCore recovers the log and builds the member on it.
 func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapshotter) (*core, error) {
-	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now, fwdSeen: map[uint64]*seqWindow{}}
+	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now, fwdSeen: map[[2]uint64]*seqWindow{}}
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)
 	if err != nil {
@@ -152,7 +152,7 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 	c.hs, c.applied = rec.hs, applied.index
 	c.st.hs, c.st.conf = rec.hs, conf
 	if snap != nil {
-		c.st.snap = func() (*raftpb.Snapshot, bool) { return takeSnapshot(snap) }
+		c.st.snap = func() (*raftpb.Snapshot, bool) { return takeSnapshot(snap, c.st.prev.index) }
 	}
 	c.setConf(conf)
 	if rec.needBase {
@@ -187,9 +187,9 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 // costs nothing, and RawNode never pauses. Node cuts the groups.
 const noLimit = 1<<63 - 1
 
-func takeSnapshot(s Snapshotter) (*raftpb.Snapshot, bool) {
-	index, term, conf, ok := s.Snapshot()
-	if !ok {
+func takeSnapshot(s Snapshotter, atLeast uint64) (*raftpb.Snapshot, bool) {
+	index, term, conf, ok := s.Snapshot(atLeast)
+	if !ok || index < atLeast {
 		return nil, false
 	}
 	cs := &raftpb.ConfState{}
