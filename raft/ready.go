@@ -198,6 +198,7 @@ func (c *core) restored() {
 	c.restoring = nil
 	c.st.reset(at)
 	c.setConf(meta.GetConfState())
+	c.confIndex = at.index
 	c.applied = at.index
 	c.appendBase(at, nil)
 	held := c.held

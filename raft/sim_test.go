@@ -530,6 +530,8 @@ func (s *sim) fault(x *simNode, r int) {
 		s.transfer(x)
 	case r < 76:
 		x.n.Campaign()
+	case r < 78 && len(s.nodes) > 3:
+		s.member(x)
 	case r < 80:
 		x.n.ReportUnreachable(uint64(1 + s.rng.IntN(len(s.nodes))))
 	}
@@ -542,6 +544,43 @@ func (s *sim) transfer(x *simNode) {
 	_ = x.n.TransferLeadership(ctx, uint64(1+s.rng.IntN(len(s.nodes))))
 }
 
+// member proposes a random membership change through x.
+func (s *sim) member(x *simNode) {
+	s.nextOp++
+	w := &simWaiter{s: s, op: fmt.Sprintf("cc%d", s.nextOp)}
+	s.ops[w.op] = w
+	types := []raftpb.ConfChangeType{raftpb.ConfChangeAddNode, raftpb.ConfChangeAddLearnerNode, raftpb.ConfChangeRemoveNode}
+	id := uint64(1 + s.rng.IntN(len(s.nodes)))
+	cc, err := proto.Marshal(&raftpb.ConfChangeV2{
+		Changes: []*raftpb.ConfChangeSingle{{Type: types[s.rng.IntN(3)].Enum(), NodeId: &id}},
+		Context: []byte(w.op),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := x.n.ProposeConfChange(cc, w); err != nil {
+		w.out = "certain: refused"
+	}
+}
+
+// members returns the nodes of the newest membership that any node knows.
+func (s *sim) members() []*simNode {
+	newest := s.nodes[0]
+	for _, x := range s.nodes {
+		if x.sm.state.applied.index > newest.sm.state.applied.index {
+			newest = x
+		}
+	}
+	var out []*simNode
+	for _, x := range s.nodes {
+		conf := newest.sm.state.conf
+		if slices.Contains(conf.Voters, x.id) || slices.Contains(conf.Learners, x.id) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // heal ends the faults and demands that everything comes to rest.
 func (s *sim) heal() {
 	s.faults = false
@@ -552,7 +591,7 @@ func (s *sim) heal() {
 		}
 	}
 	s.run(3000, func() bool { return false })
-	for _, x := range s.nodes {
+	for _, x := range s.members() {
 		w := &simWaiter{s: s, op: fmt.Sprintf("last%d", x.id)}
 		s.ops[w.op] = w
 		if err := x.n.Propose([]byte(w.op), w); err != nil {
@@ -602,11 +641,12 @@ func (s *sim) statuses() string {
 
 // verify compares the members and the promises made to waiters.
 func (s *sim) verify() {
-	want := s.nodes[0].sm.state
-	for _, x := range s.nodes[1:] {
+	members := s.members()
+	want := members[0].sm.state
+	for _, x := range members[1:] {
 		if !slices.Equal(x.sm.state.ops, want.ops) || x.sm.state.applied != want.applied {
-			s.t.Fatalf("seed %d: node %d has %d operations at %v, node 1 has %d at %v", s.seed, x.id,
-				len(x.sm.state.ops), x.sm.state.applied, len(want.ops), want.applied)
+			s.t.Fatalf("seed %d: node %d has %d operations at %v, node %d has %d at %v", s.seed, x.id,
+				len(x.sm.state.ops), x.sm.state.applied, members[0].id, len(want.ops), want.applied)
 		}
 	}
 	have := map[string]int{}
@@ -640,9 +680,9 @@ func (s *sim) counts() (acked, certain, unknown int) {
 	return
 }
 
-func runSim(t *testing.T, seed uint64) *sim {
+func runSim(t *testing.T, seed uint64, spares int) *sim {
 	cryptotest.SetGlobalRandom(t, seed) // raft's election timeouts
-	s := newSim(t, seed, 3, 0)
+	s := newSim(t, seed, 3, spares)
 	for range *simSteps {
 		s.step()
 	}
@@ -651,14 +691,14 @@ func runSim(t *testing.T, seed uint64) *sim {
 	return s
 }
 
-func TestSimulation(t *testing.T) {
+func simulate(t *testing.T, spares int) {
 	if *simSeed != 0 {
-		runSim(t, *simSeed)
+		runSim(t, *simSeed, spares)
 		return
 	}
 	var acked, certain, unknown, reads, restores, terms int
 	for seed := range uint64(*simSeeds) {
-		s := runSim(t, seed+1)
+		s := runSim(t, seed+1, spares)
 		a, c, u := s.counts()
 		acked, certain, unknown, reads = acked+a, certain+c, unknown+u, reads+s.reads
 		restores += s.restors
@@ -668,8 +708,13 @@ func TestSimulation(t *testing.T) {
 		*simSeeds, acked, certain, unknown, reads, restores, terms)
 }
 
+func TestSimulation(t *testing.T) { simulate(t, 0) }
+
+// TestSimulationMembers adds, promotes, demotes and removes members meanwhile.
+func TestSimulationMembers(t *testing.T) { simulate(t, 2) }
+
 func TestSimulationIsDeterministic(t *testing.T) {
-	a, b := runSim(t, 42).hash, runSim(t, 42).hash
+	a, b := runSim(t, 42, 2).hash, runSim(t, 42, 2).hash
 	if a != b {
 		t.Errorf("the same seed gave the traces %x and %x", a, b)
 	}
