@@ -12,6 +12,8 @@ var (
 	ErrLeaseNotFound    = errors.New("etcdserver: requested lease not found")
 	ErrLeaseExists      = errors.New("etcdserver: lease already exists")
 	ErrLeaseTTLTooLarge = errors.New("etcdserver: too large lease TTL")
+	// ErrNotPrimary says that only the leader keeps lease clocks.
+	ErrNotPrimary       = errors.New("etcdserver: not leader")
 	ErrCorrupt          = errors.New("etcdserver: corrupt cluster")
 	ErrMemberNotFound   = errors.New("etcdserver: member not found")
 	ErrMemberExists     = errors.New("etcdserver: member ID already exist")

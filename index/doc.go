@@ -1,0 +1,2 @@
+// Package index is the in-memory directory of the store.
+package index

@@ -1,0 +1,2 @@
+// Package pagestore keeps opaque records in append-only segment files.
+package pagestore

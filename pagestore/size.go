@@ -1,0 +1,67 @@
+package pagestore
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+
+	"quire/disk"
+)
+
+// Size returns the bytes that the store takes on the disk, or will take once
+// everything is written behind, and how many of them are live records, which is
+// an estimate. It costs a look at each segment.
+func (s *Store) Size() (fileBytes, liveBytes int64) {
+	fileBytes = s.rootBytes.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seg := range s.mu.order {
+		fileBytes += max(seg.end, seg.footerEnd)
+		if !seg.retired {
+			liveBytes += seg.tally.live()
+		}
+	}
+	return fileBytes, liveBytes
+}
+
+// tallySum adds up a segment's records while they are replayed.
+type tallySum struct {
+	records, bytes int64
+	jumbo          map[pageNo]int64
+}
+
+func (t *tallySum) add(l located) {
+	bytes := int64(recordBytesOnPage(l.bytes))
+	if !l.jumbo {
+		t.records++
+		t.bytes += bytes
+		return
+	}
+	if t.jumbo == nil {
+		t.jumbo = map[pageNo]int64{}
+	}
+	t.jumbo[l.ref.page()] = bytes
+}
+
+func (t *tallySum) count() uint64 { return uint64(t.records) + uint64(len(t.jumbo)) }
+
+// set replaces the counts of records, all of which are live.
+func (t *tally) set(sum tallySum) {
+	t.records.Store(sum.records)
+	t.bytes.Store(sum.bytes)
+	for n, bytes := range sum.jumbo {
+		t.addJumbo(n, bytes)
+	}
+}
+
+func removeIfThere(fsys disk.FS, name string) error {
+	if err := fsys.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return names
+}
