@@ -32,6 +32,7 @@ type rawResponse struct {
 
 // inlineResponse is a small response in one allocation.
 type inlineResponse struct {
+	rawResponse
 	slice [1]mem.Buffer
 	buf   mem.SliceBuffer
 	data  [inlineBytes]byte
@@ -40,25 +41,26 @@ type inlineResponse struct {
 // inlineBytes covers the answer to a put or a short transaction.
 const inlineBytes = 88
 
-// set takes the message out of out. Small ones are copied, because grpc-go does
-// not tell when it is done with a buffer below its pooling threshold; large
-// ones are handed over.
-func (r *rawResponse) set(out *Out) {
+// takeResponse takes the message out of out. Small ones are copied, because
+// grpc-go does not tell when it is done with a buffer below its pooling
+// threshold; large ones are handed over.
+func takeResponse(out *Out) *rawResponse {
 	msg := out.Bytes()
 	switch {
 	case len(msg) <= inlineBytes:
 		in := &inlineResponse{}
 		in.buf = in.data[:copy(in.data[:], msg)]
 		in.slice[0] = &in.buf
-		r.bufs = in.slice[:]
+		in.bufs = in.slice[:]
 		out.Reset()
+		return &in.rawResponse
 	case len(msg) <= copyBytes || mem.IsBelowBufferPoolingThreshold(cap(msg)):
-		r.bufs = mem.BufferSlice{mem.SliceBuffer(append([]byte(nil), msg...))}
+		r := &rawResponse{bufs: mem.BufferSlice{mem.SliceBuffer(append([]byte(nil), msg...))}}
 		out.Reset()
-	default:
-		b := out.take()
-		r.bufs = mem.BufferSlice{mem.NewBuffer(&b.view, b)}
+		return r
 	}
+	b := out.take()
+	return &rawResponse{bufs: mem.BufferSlice{mem.NewBuffer(&b.view, b)}}
 }
 
 // copyBytes is the size up to which a response is copied: below it a copy into

@@ -21,7 +21,7 @@ import (
 // a call: grpc-go gives each call one. Stages of a unary call:
 //
 //	grpc-go reads and frames → serveUnary takes the raw bytes → the handler
-//	runs → the goroutine sleeps on grpcCall.woken until the call ends or has to
+//	runs → the goroutine sleeps on syncCall.woken until the call ends or has to
 //	be continued → the raw response goes back to grpc-go.
 
 const (
@@ -65,7 +65,7 @@ func newGRPCServer(s *Server) *grpc.Server {
 	}
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
-	s.calls.New = func() any { return newGRPCCall(s) }
+	s.calls.New = func() any { return newSyncCall(s) }
 	return g
 }
 
@@ -127,40 +127,26 @@ func protoFile(service string) string {
 	return ""
 }
 
-// grpcCall is a Call with what its goroutine sleeps on.
-type grpcCall struct {
-	Call
-	in  rawRequest
-	out rawResponse
-	// woken holds at most one token for a continuation and one for the end.
-	woken chan struct{}
-}
-
-func newGRPCCall(s *Server) *grpcCall {
-	g := &grpcCall{woken: make(chan struct{}, 2)}
-	s.dog.adopt(&g.Call)
-	g.wake = func(*Call) { g.woken <- struct{}{} }
-	g.free = func(*Call) {
-		for len(g.woken) > 0 {
-			<-g.woken
-		}
-		s.calls.Put(g)
-	}
-	return g
-}
-
 func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error) (any, error) {
-	g := s.calls.Get().(*grpcCall)
+	g := s.calls.Get().(*syncCall)
 	g.start = s.cfg.Clock.now()
+	g.begin(s, m, nil)
+	g.Ctx = ctx
 	m.stats.started.Add(1)
-	resp, err := s.runUnary(ctx, m, g, dec)
+	err := s.runUnary(ctx, g, dec)
 	code := codes.OK
 	if err != nil {
 		code = status.Code(err)
-	} else {
-		m.stats.sent.Add(1)
 	}
-	m.stats.end(code)
+	took := s.cfg.Clock.now().Sub(g.start)
+	m.stats.endUnary(code, took)
+	if took > s.slow.limit || s.slow.debug {
+		s.slow.ended(&g.Call, took)
+	}
+	var resp *rawResponse
+	if err == nil {
+		resp = takeResponse(&g.out) // outlives the call: grpc-go encodes it later
+	}
 	g.in.free()
 	g.release()
 	if err != nil {
@@ -169,67 +155,24 @@ func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error)
 	return resp, nil
 }
 
-// runUnary takes g from its begin to its end, but does not release it.
-func (s *Server) runUnary(ctx context.Context, m *Method, g *grpcCall, dec func(any) error) (*rawResponse, error) {
-	g.begin(s, m, nil)
+// runUnary takes g from its request to its end.
+func (s *Server) runUnary(ctx context.Context, g *syncCall, dec func(any) error) error {
 	if err := dec(&g.in); err != nil {
-		return nil, err
+		return err
 	}
-	m.stats.received.Add(1)
-	g.Req, g.Ctx = g.in.bytes(), ctx
-	if err := s.admitCall(ctx, m); err != nil {
-		return nil, err
+	g.Method.stats.received.Add(1)
+	g.Req = g.in.bytes()
+	if err := s.admitCall(ctx, g.Method); err != nil {
+		return err
 	}
-	m.Unary(&g.Call)
-	err := g.await(ctx)
-	if s.slow.debug || s.cfg.Clock.now().Sub(g.start) > s.slow.limit {
-		s.slow.ended(&g.Call, s.cfg.Clock.now().Sub(g.start))
+	g.Method.Unary(&g.Call)
+	if err := g.await(ctx); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, err
+	if g.err != nil {
+		return g.err
 	}
-	if _, st := g.Response(); st != nil {
-		return nil, st
-	}
-	// The response outlives the call: grpc-go encodes it after this returns.
-	resp := &rawResponse{}
-	resp.set(&g.Call.out)
-	return resp, nil
-}
-
-// await sleeps until the call has ended, running its continuations, or until
-// the client has gone.
-func (g *grpcCall) await(ctx context.Context) error {
-	for {
-		select {
-		case <-g.woken:
-			if g.ended() {
-				return nil
-			}
-			g.Continue()
-			continue
-		default:
-		}
-		select {
-		case <-g.woken:
-			if g.ended() {
-				return nil
-			}
-			g.Continue()
-		case <-ctx.Done():
-			if g.abandon() {
-				return contextStatus(ctx)
-			}
-			<-g.woken // the end is on its way
-			if g.ended() {
-				return nil
-			}
-		}
-	}
-}
-
-func contextStatus(ctx context.Context) error {
-	return status.FromContextError(ctx.Err()).Err()
+	return nil
 }
 
 // admitCall refuses what this member cannot serve at all.
@@ -393,9 +336,7 @@ func (p *grpcStream) drain() (end bool, err error) {
 			return false, StatusOf(err)
 		}
 		if len(p.out.Bytes()) > 0 && next != NextIdle {
-			resp := &rawResponse{}
-			resp.set(&p.out)
-			if err := p.gs.SendMsg(resp); err != nil {
+			if err := p.gs.SendMsg(takeResponse(&p.out)); err != nil {
 				return false, err
 			}
 			p.Method.stats.sent.Add(1)

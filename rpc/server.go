@@ -143,12 +143,14 @@ type Server struct {
 	header    header
 	dog       *watchdog
 	methods   []*Method
+	byName    map[string]*Method
 	net       netStats
 	proposals proposalStats
+	http      httpStats
 	leader    *leaderMonitor
 	grpc      *grpc.Server
 	health    *healthService
-	calls     sync.Pool // of *grpcCall
+	calls     sync.Pool // of *syncCall
 	slow      slowLog
 }
 
@@ -169,6 +171,10 @@ func New(cfg Config) (*Server, error) {
 		s.clusterMethods(), s.maintenanceMethods(), s.authMethods(),
 	} {
 		s.methods = append(s.methods, service...)
+	}
+	s.byName = make(map[string]*Method, len(s.methods))
+	for _, m := range s.methods {
+		s.byName[m.FullName()] = m
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)

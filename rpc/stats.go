@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 )
@@ -21,6 +22,7 @@ type proposalStats struct {
 type methodStats struct {
 	started, received, sent atomic.Uint64
 	handled                 [codes.Unauthenticated + 1]atomic.Uint64
+	took                    [2]histogram // of unary calls: succeeded, failed
 }
 
 func (m *methodStats) end(code codes.Code) {
@@ -28,4 +30,20 @@ func (m *methodStats) end(code codes.Code) {
 		code = codes.Unknown
 	}
 	m.handled[code].Add(1)
+}
+
+// endUnary counts a unary call's end.
+func (m *methodStats) endUnary(code codes.Code, took time.Duration) {
+	m.end(code)
+	if code == codes.OK {
+		m.sent.Add(1)
+		m.took[0].observe(took)
+	} else {
+		m.took[1].observe(took)
+	}
+}
+
+// httpStats counts the answers of /health.
+type httpStats struct {
+	healthy, unhealthy atomic.Uint64
 }
