@@ -1,6 +1,8 @@
 package raft
 
 import (
+	"quire/wal"
+
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -11,7 +13,7 @@ type Index uint64
 type Term uint64
 
 // Pos is a position in the write-ahead log.
-type Pos uint64
+type Pos = wal.Pos
 
 // Waiter waits for the outcome of one operation. Exactly one of two things
 // happens to it: it is handed to StateMachine.Apply (or ApplyConfChange), or

@@ -214,7 +214,7 @@ func (c *Call) propose(kind engine.OpKind, body []byte) {
 	c.parts = [2][]byte{c.kindBuf[:], body}
 	c.srv.proposals.pending.Add(1)
 	c.hold()
-	if err := c.srv.cfg.Raft.Enqueue(c, c.parts[:]...); err != nil {
+	if err := c.srv.cfg.Raft.Enqueue(c, c.parts[0], c.parts[1]); err != nil {
 		c.srv.proposals.pending.Add(-1)
 		c.srv.proposals.failed.Add(1)
 		c.Fail(err)

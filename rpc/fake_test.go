@@ -52,13 +52,13 @@ func (f *fake) config() Config {
 	}
 }
 
-func (f *fake) Enqueue(w interface{ Dropped(error) }, parts ...[]byte) error {
+func (f *fake) Enqueue(w interface{ Dropped(error) }, head, body []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
 		return f.err
 	}
-	op := slices.Concat(parts...)
+	op := slices.Concat(head, body)
 	f.ops = append(f.ops, engine.OpKind(op[0]))
 	f.held = append(f.held, func() {
 		f.mu.Lock()
