@@ -183,8 +183,14 @@ func (l *Log) makeFirst() error {
 	if n := len(l.spares); n > 0 {
 		name = l.spares[n-1].name
 		l.spares = l.spares[:n-1]
-	} else if err := makeSpare(l.dev, name, l.opts.SegmentBytes); err != nil {
-		return err
+	} else {
+		f, err := fillTmp(l.dev, name, l.opts.SegmentBytes)
+		if err == nil {
+			err = finishSpare(l.dev, f, name)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	seg, err := makeSegment(l.dev, name, segmentHeader{version: formatVersion, number: 1, logID: l.logID, sizeBytes: l.opts.SegmentBytes})
 	if err != nil {

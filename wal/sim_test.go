@@ -237,7 +237,11 @@ func (s *sim) step(m *disk.Mem, l *Log, mod *model) (*Log, error) {
 	case k < 80:
 		return l, s.wait(l, mod)
 	case k < 85:
-		return l, l.Maintain()
+		err := l.Maintain()
+		if l.Stats().FillErr != nil { // no room for a segment: it may come yet
+			err = nil
+		}
+		return l, err
 	case k < 90:
 		return l, l.Mark()
 	case k < 97:
