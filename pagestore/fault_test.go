@@ -198,12 +198,19 @@ func (f gateFile) WriteAt(p []byte, off int64) error {
 	return f.File.WriteAt(p, off)
 }
 
-// TestAppendWaits holds the disk and sees Append wait at the bound, and go on.
+// TestAppendWaits holds the disk and sees Append wait at the bound, and go on;
+// also where the bound is less than one write behind.
 func TestAppendWaits(t *testing.T) {
+	for _, flush := range []int64{4 << 10, 1 << 20} {
+		t.Run(fmt.Sprint(flush), func(t *testing.T) { appendWaits(t, flush) })
+	}
+}
+
+func appendWaits(t *testing.T, flushBytes int64) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate{disk.NewMem(1), make(chan bool)}
 		opts := testOptions()
-		opts.Inline = false
+		opts.Inline, opts.FlushBytes = false, flushBytes
 		s, _ := mustOpen(t, g, opts)
 		appended := 0
 		go func() {

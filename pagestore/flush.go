@@ -28,7 +28,11 @@ func (s *Store) admit(a *appender) error {
 		if s.mu.dirty <= bound {
 			return nil
 		}
+		began := time.Now()
 		s.awaitProgressLocked()
+		if a.origin == fromWriter {
+			s.counters.stallMicros.Add(uint64(time.Since(began).Microseconds()))
+		}
 	}
 	return s.mu.err
 }
@@ -42,10 +46,10 @@ func (s *Store) awaitProgressLocked() {
 		s.mu.Lock()
 		return
 	}
-	began := time.Now()
+	s.mu.urgent++ // even if there is less to write than FlushBytes
 	s.nudge()
 	s.mu.progress.Wait()
-	s.counters.stallMicros.Add(uint64(time.Since(began).Microseconds()))
+	s.mu.urgent--
 }
 
 // enqueue gives a sealed page to the write behind.
@@ -221,10 +225,7 @@ func (s *Store) noteSpace(err error) {
 func (s *Store) awaitWritten(segs []cutSegment) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.urgent++
-	defer func() { s.mu.urgent-- }()
 	failures := s.mu.failures
-	s.nudge()
 	for _, c := range segs {
 		for c.seg.flushed.Load() < c.end {
 			if s.mu.err != nil {
@@ -233,11 +234,7 @@ func (s *Store) awaitWritten(segs []cutSegment) error {
 			if s.mu.failures != failures {
 				return noSpace(s.mu.noSpace)
 			}
-			if s.opts.Inline {
-				s.awaitProgressLocked()
-				continue
-			}
-			s.mu.progress.Wait()
+			s.awaitProgressLocked()
 		}
 	}
 	return nil

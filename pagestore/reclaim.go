@@ -47,33 +47,90 @@ type Budget struct {
 // restarts) there may be before Reclaim merges them into one.
 const smallMerge = 8
 
+// retireBytes is after how much copying the emptied segments are retired. Each
+// time ends the copier's page early, so that it is not done for every segment.
+const retireBytes = 1 << 20
+
 // Reclaim empties sealed segments of which little is live: it copies their live
 // records to another segment and has the owner point there. The files go with
 // the next Commit of a Cut that is taken afterwards, once no older Pin is left.
 // It returns by how many bytes that makes the store smaller.
 //
 // It works in small steps beside appends, reads and commits and makes none of
-// them wait. One Reclaim runs at a time; a second waits. It stops at ctx's end, at
-// ErrNoSpace and at a *CorruptError, after which the damaged segment is left
-// alone; what it had finished stays finished.
+// them wait. One Reclaim runs at a time; a second waits. It stops at ctx's end and
+// at ErrNoSpace, and then goes on where it was at the next call; and at a
+// segment that cannot be read, which it leaves alone from then on.
 func (s *Store) Reclaim(ctx context.Context, budget Budget, owner ReclaimOwner) (reclaimedBytes int64, err error) {
 	s.reclaiming.Lock()
 	defer s.reclaiming.Unlock()
 	if budget.Below == 0 {
 		budget.Below = 0.5
 	}
+	copied := int64(0)
 	for _, seg := range s.sparse(budget.Below) {
 		m := mover{s: s, ctx: ctx, seg: seg, owner: owner, pace: budget.BytesPerSecond}
 		freed, err := m.empty()
-		reclaimedBytes += freed
 		if err != nil {
+			s.interrupted(seg, err)
 			return reclaimedBytes, err
 		}
+		s.finished(seg)
+		reclaimedBytes += freed
+		if copied += m.copied; copied >= retireBytes {
+			s.retireMoved()
+			copied = 0
+		}
 	}
+	s.retireMoved()
 	return reclaimedBytes, nil
 }
 
-// sparse returns the sealed segments worth emptying, the emptiest first.
+// finished notes that all of a segment has been moved.
+func (s *Store) finished(seg *segment) {
+	s.reclaiming.unfinished = nil
+	s.reclaiming.moved = append(s.reclaiming.moved, seg)
+	s.counters.reclaimed.Add(1)
+}
+
+// retireMoved takes the emptied segments out of the next checkpoint and the
+// copies of all that was in them into it: both or neither, so that a checkpoint
+// never has a record twice. No segment may be half moved.
+func (s *Store) retireMoved() {
+	s.copier.seal()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seg := range s.reclaiming.moved {
+		seg.retired = true
+	}
+	s.reclaiming.moved = nil
+	for _, seg := range s.mu.uncut {
+		seg.cutEnd, seg.cutRecords = seg.end, seg.records
+	}
+	s.mu.uncut = nil
+}
+
+// interrupted notes that a segment is half moved. It has to be finished before
+// any other: until then no copies may enter a checkpoint. If it cannot be read,
+// what was copied since the last retireMoved stays out of all checkpoints of this
+// process, and the segments that it was copied from stay in.
+func (s *Store) interrupted(seg *segment, err error) {
+	if s.failure() != nil || errors.Is(err, ErrNoSpace) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		s.reclaiming.unfinished = seg
+		return
+	}
+	s.copier.roll()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.uncut = nil
+	seg.abandoned = true
+	for _, g := range s.reclaiming.moved {
+		g.abandoned = true
+	}
+	s.reclaiming.unfinished, s.reclaiming.moved = nil, nil
+}
+
+// sparse returns the sealed segments worth emptying, the emptiest first, but
+// before all the one that was interrupted.
 func (s *Store) sparse(below float64) []*segment {
 	type weighed struct {
 		seg  *segment
@@ -82,7 +139,11 @@ func (s *Store) sparse(below float64) []*segment {
 	var found, small []weighed
 	s.mu.Lock()
 	for _, seg := range s.mu.order {
-		if seg.retired || seg.damaged || seg.footerEnd == 0 {
+		if seg.retired || seg.abandoned || seg.footerEnd == 0 || slices.Contains(s.reclaiming.moved, seg) {
+			continue
+		}
+		if seg == s.reclaiming.unfinished {
+			found = append(found, weighed{seg, -1})
 			continue
 		}
 		w := weighed{seg, float64(seg.tally.live()) / float64(seg.end)}
@@ -120,7 +181,7 @@ type mover struct {
 	copied int64
 }
 
-// empty moves all live records out of the segment and retires it.
+// empty moves all live records out of the segment and returns what that frees.
 func (m *mover) empty() (freed int64, err error) {
 	s, seg := m.s, m.seg
 	if !seg.acquire() {
@@ -135,25 +196,7 @@ func (m *mover) empty() (freed int64, err error) {
 	if err == nil {
 		err = m.step()
 	}
-	var damage *CorruptError
-	if errors.As(err, &damage) {
-		s.mu.Lock()
-		seg.damaged = true
-		s.mu.Unlock()
-	}
-	if err != nil {
-		return 0, err
-	}
-	s.copier.seal()
-	s.mu.Lock()
-	seg.retired = true
-	for _, g := range s.mu.uncut {
-		g.cutEnd, g.cutRecords = g.end, g.records
-	}
-	s.mu.uncut = nil
-	s.mu.Unlock()
-	s.counters.reclaimed.Add(1)
-	return footerEnd - m.copied, nil
+	return footerEnd - m.copied, err
 }
 
 // add collects a record and makes a step when there are enough.

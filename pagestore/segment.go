@@ -57,7 +57,7 @@ type segment struct {
 	// a footer.
 	footerEnd int64
 	footerBad bool // the footer failed its check; the pages serve in its place
-	damaged   bool // Reclaim met a bad page and leaves the segment alone
+	abandoned bool // Reclaim could not read all of it and leaves it alone
 	retired   bool // every live record has been copied elsewhere
 	doomed    bool // no manifest names it; it goes when no Pin holds it
 }

@@ -34,11 +34,11 @@ type Store struct {
 		order    []*segment // all segments, oldest first
 		nextID   segmentID
 		dirty    int64  // bytes of sealed pages not yet written
-		urgent   int    // commits that wait for the write behind
+		urgent   int    // how many wait for the write behind
 		cuts     uint64 // Cuts taken
 		rollCopy bool   // Roll wants the copier's segment ended, too
-		// uncut are segments that Reclaim has appended to since it last
-		// finished a segment.
+		// uncut are the segments with copies that no checkpoint may have yet:
+		// the segments that they were copied from are not retired.
 		uncut    []*segment
 		noSpace  error  // the disk is full, as far as known
 		failures uint64 // writes behind that failed for lack of space
@@ -62,9 +62,13 @@ type Store struct {
 		dropped []*doomed
 	}
 
-	// reclaiming serializes Reclaim and scrubbing Scrub.
-	reclaiming sync.Mutex
-	scrubbing  struct {
+	// reclaiming serializes Reclaim, scrubbing Scrub.
+	reclaiming struct {
+		sync.Mutex
+		unfinished *segment   // half moved by an interrupted Reclaim
+		moved      []*segment // wholly moved, not yet retired
+	}
+	scrubbing struct {
 		sync.Mutex
 		round []*segment // still to do in this round
 		off   int64      // in round[0]
