@@ -2,6 +2,8 @@ package raft
 
 import (
 	"go.etcd.io/raft/v3/raftpb"
+
+	"quire/wal"
 )
 
 // Index is a position in the raft log.
@@ -11,7 +13,7 @@ type Index uint64
 type Term uint64
 
 // Pos is a position in the write-ahead log.
-type Pos uint64
+type Pos = wal.Pos
 
 // Waiter waits for the outcome of one operation. Exactly one of two things
 // happens to it: it is handed to StateMachine.Apply (or ApplyConfChange), or
@@ -97,4 +99,14 @@ type Log interface {
 
 // OpenLog recovers the log, calling replay for each record in order, and
 // returns it ready for appending. The record is valid only during the call.
+//
+// With the wal package:
+//
+//	func(replay func(Pos, []byte) error) (raft.Log, error) {
+//		l, recovery, err := wal.Open(device, options, replay)
+//		…
+//		return l, err
+//	}
 type OpenLog func(replay func(pos Pos, rec []byte) error) (Log, error)
+
+var _ Log = (*wal.Log)(nil)
