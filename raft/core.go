@@ -346,6 +346,11 @@ func (c *core) confChanged(index uint64, cc *raftpb.ConfChangeV2, state []byte) 
 	}
 	c.setConf(got)
 	c.confIndex = index
+	// A removed member may be gone for good as soon as it hears of the commit.
+	// A restart that still counts it among the voters could need its vote, so
+	// here the commit index is written at once.
+	c.head = appendState(c.head[:0], c.hs)
+	c.appendRecord(c.head, nil)
 	c.drain()
 }
 

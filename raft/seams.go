@@ -4,6 +4,8 @@ import (
 	"quire/wal"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"quire/wal"
 )
 
 // Index is a position in the raft log.
@@ -99,4 +101,14 @@ type Log interface {
 
 // OpenLog recovers the log, calling replay for each record in order, and
 // returns it ready for appending. The record is valid only during the call.
+//
+// With the wal package:
+//
+//	func(replay func(Pos, []byte) error) (raft.Log, error) {
+//		l, recovery, err := wal.Open(device, options, replay)
+//		…
+//		return l, err
+//	}
 type OpenLog func(replay func(pos Pos, rec []byte) error) (Log, error)
+
+var _ Log = (*wal.Log)(nil)
