@@ -10,6 +10,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/api/mvccpb"
 	"quire/engine"
+	"quire/watchfanout"
 )
 
 // fake is a whole member in memory: raft that applies at once, a store without
@@ -52,13 +53,13 @@ func (f *fake) config() Config {
 	}
 }
 
-func (f *fake) Enqueue(w interface{ Dropped(error) }, parts ...[]byte) error {
+func (f *fake) Enqueue(w interface{ Dropped(error) }, head, body []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
 		return f.err
 	}
-	op := slices.Concat(parts...)
+	op := slices.Concat(head, body)
 	f.ops = append(f.ops, engine.OpKind(op[0]))
 	f.held = append(f.held, func() {
 		f.mu.Lock()
@@ -325,7 +326,7 @@ func (w *fakeWatch) add(r *pb.WatchResponse) error {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
 	if w.busy {
-		return ErrWatchBusy
+		return watchfanout.ErrBusy
 	}
 	r.Header = &pb.ResponseHeader{Revision: w.f.rev}
 	w.queue = append(w.queue, r)
