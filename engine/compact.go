@@ -196,3 +196,18 @@ func (o *reclaimOwner) Moved(batch []pagestore.Candidate) {
 func relocation(kv *keyValue, c *pagestore.Candidate) index.Relocation {
 	return index.Relocation{Key: kv.key, Main: kv.mod, Sub: int32(kv.sub), Old: index.Loc(c.Ref), New: index.Loc(c.New)}
 }
+
+// RunPending does the background work that is due, on the calling goroutine: a
+// simulation steps an engine that was never started.
+func (e *Engine) RunPending() error {
+	select {
+	case <-e.compactor.wake:
+		e.compactor.mu.Lock()
+		rev := e.compactor.mu.target
+		e.compactor.mu.Unlock()
+		e.compactTo(rev)
+	default:
+	}
+	_, err := e.store.Reclaim(e.ctx, pagestore.Budget{}, (*reclaimOwner)(e))
+	return err
+}

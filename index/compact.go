@@ -1,9 +1,9 @@
 package index
 
-// Compaction removes, for a compact revision C, every version that was
-// superseded at a revision ≤ C, and every tombstone older than C; a tombstone
-// at C itself stays until a later compaction, so that a watcher that starts
-// at C still gets the delete. Reads at C or later see no difference.
+// Compaction removes, for a compact revision C, every version older than C
+// that was superseded at or before C or is a tombstone. What was made at C
+// itself stays until a later compaction, so that a watcher that starts at C
+// still gets its events. Reads at C or later see no difference.
 //
 // It walks the revision log up to C. The event at revision M made a version
 // that superseded the next older one of its key: that one goes. So compaction
@@ -46,9 +46,7 @@ func (x *Index) CompactStep(freed []Loc, limit int) (_ []Loc, done bool) {
 			g.dropFirst()
 			x.next = g.head
 		}
-		if e.ref != 0 {
-			freed = x.settle(freed, e)
-		}
+		freed = x.settle(freed, e)
 	}
 	return freed, x.done
 }
@@ -57,13 +55,8 @@ func (x *Index) CompactStep(freed []Loc, limit int) (_ []Loc, done bool) {
 // superfluous: the version it superseded and, if it is an old tombstone, its
 // own.
 func (x *Index) settle(freed []Loc, e entry) []Loc {
-	if old := x.a.older(e.ref); old != 0 {
+	if old := x.a.older(e.ref); old != 0 && x.a.main(old) < x.compact {
 		x.a.setOlder(e.ref, 0)
-		if main := x.a.main(old); main == x.compact {
-			// The same key twice in one revision: the log still has
-			// the first event.
-			x.log.repoint(main, x.a.sub(old), old, 0)
-		}
 		freed = x.dropVersion(freed, old)
 	}
 	if e.main == x.compact || x.a.live(e.ref) {

@@ -92,7 +92,7 @@ func (c *counter) walk() bool {
 		}
 		e := g.at(c.pos)
 		c.pos++
-		if e.edge && e.ref != 0 {
+		if e.edge {
 			looked++
 			c.undo(e.ref)
 		}

@@ -66,9 +66,7 @@ func (r *eventReader) read(dst []Event, limit int) (events []Event, more bool) {
 			}
 		}
 		r.pos++
-		if e.ref != 0 {
-			dst = append(dst, x.event(e))
-		}
+		dst = append(dst, x.event(e))
 	}
 	return dst, true
 }

@@ -46,14 +46,18 @@ type Handle struct {
 }
 
 // Find returns the newest version of key, which may be a tombstone; false if
-// the key has no version at all. Only the writer may call it, with or without
-// BeginWrite.
+// no version is retained. Only the writer may call it, with or without
+// BeginWrite. The handle is good for a Put in either case.
 func (x *Index) Find(key []byte) (Handle, Version, bool) {
 	h := x.handle(hashOf(key), key)
 	if h.ref == 0 {
 		return h, Version{}, false
 	}
-	return h, x.a.version(h.ref), true
+	v := x.a.version(h.ref)
+	if v.Tombstone && v.Main < x.compact {
+		return h, Version{}, false // compacted, but not removed yet
+	}
+	return h, v, true
 }
 
 func (x *Index) handle(hash uint64, key []byte) Handle {
@@ -86,9 +90,9 @@ func (x *Index) Put(h Handle, key []byte, v Version) {
 	wasLive := x.a.live(r)
 	oldMain, oldSub := x.a.main(r), x.a.sub(r)
 	edge := wasLive == v.Tombstone
-	x.log.append(v.Main, v.Sub, edge, r)
 	older := x.a.push(r, x.compact)
 	x.log.repoint(oldMain, oldSub, r, older)
+	x.log.append(v.Main, v.Sub, edge, r)
 	x.a.setVersion(r, &v, flagKey, older, uint32(*x.a.word(r, 4)>>32))
 	if edge {
 		x.tree.setLive(r, !v.Tombstone)

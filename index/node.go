@@ -9,10 +9,9 @@ import (
 const (
 	fan       = 64 // entries of a node: one word of liveness bits
 	inlinePre = 48 // longest common prefix kept in a node
-	// Two neighbours are merged when together they would leave a quarter of
-	// a node free, and the one that lost a key has at most mergeAt left.
+	// Neighbours that fit into this many entries are merged: what is left
+	// free lets the node grow again without a split.
 	mergeTo = fan * 3 / 4
-	mergeAt = fan * 3 / 8
 )
 
 // entries are what leaves and inner nodes have in common: sorted keys, each

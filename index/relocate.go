@@ -152,13 +152,16 @@ func (c *collector) take(r ref) {
 		if live || main >= c.compact {
 			c.all = append(c.all, VersionRef{main, x.a.loc(r), x.a.sub(r), !live})
 		}
-		if main <= c.compact {
-			return // what is older has been superseded
-		}
-		if c.budget--; c.budget <= 0 {
-			c.within, c.main, c.sub = true, main, x.a.sub(r)
+		if main < c.compact {
 			return
 		}
-		r = x.a.older(r)
+		c.main, c.sub = main, x.a.sub(r)
+		if r = x.a.older(r); r != 0 && main == c.compact && x.a.main(r) < main {
+			return // superseded, not removed yet
+		}
+		if c.budget--; c.budget <= 0 {
+			c.within = true
+			return
+		}
 	}
 }

@@ -153,7 +153,7 @@ func (c *logChunk) seek(main int64) int {
 }
 
 // repoint makes the event (main, sub), if the log still has it, refer to
-// record to instead of from (0: to none).
+// record to instead of from.
 func (g *revLog) repoint(main int64, sub int32, from, to ref) {
 	pos := g.seek(main)
 	guess := pos + uint64(sub)

@@ -6,11 +6,11 @@ import "math/bits"
 // version. Inner nodes count the keys and the live keys below each child, so
 // the rank of a key, and with it the size of a range, costs one descent.
 //
-// Keys are removed when compaction takes their last version. A node that is
-// left with at most mergeAt entries is merged with a neighbour under the same
-// parent if both then fit into mergeTo; so two neighbours of one parent hold
-// more than mergeTo entries and memory follows the number of keys. Freed
-// nodes go to free lists.
+// Keys are removed when compaction takes their last version. A removal merges
+// the node with a neighbour under the same parent if both fit into mergeTo
+// entries; a split may leave a small node beside a small one, but any three
+// neighbours hold more than mergeTo. So memory follows the number of keys.
+// Freed nodes go to free lists.
 type tree struct {
 	a      *arena
 	leaves slab[leaf]
@@ -262,9 +262,6 @@ func (t *tree) removeBelow(node uint32, height int, out *insertion) {
 // mergeChild merges the child at i of x with one beside it if they are small.
 func (t *tree) mergeChild(x *inner, height, i int) {
 	n := t.size(x.child[i], height)
-	if n > mergeAt {
-		return
-	}
 	switch {
 	case i+1 < int(x.n) && n+t.size(x.child[i+1], height) <= mergeTo:
 	case i > 0 && n+t.size(x.child[i-1], height) <= mergeTo:

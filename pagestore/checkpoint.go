@@ -130,6 +130,7 @@ func (s *Store) sealLocked(segs []cutSegment) error {
 		}
 		s.mu.Lock()
 		c.seg.footerEnd = end
+		s.pageBytes.Add(end - c.end)
 		s.mu.Unlock()
 	}
 	return nil

@@ -55,6 +55,7 @@ func (s *Store) enqueue(a *appender, f *frame) {
 	f.seg.end = f.head.off + int64(f.head.length)
 	f.seg.records += uint64(f.head.records)
 	s.mu.dirty += int64(len(f.data))
+	s.pageBytes.Add(int64(f.head.length))
 	due := s.dueLocked()
 	full := s.mu.noSpace != nil
 	s.mu.Unlock()

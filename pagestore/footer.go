@@ -118,11 +118,8 @@ func decodeHints(page []byte, h pageHeader, at place, dataEnd int64, fn func(loc
 		if d.bad || prev*unitBytes >= uint64(dataEnd) || prev > uint64(maxPageNo) || off < pageHeadBytes || off >= 1<<offsetBits || size>>1 > recordBytesLimit {
 			return i, at.corrupt("impossible footer entry", uint64(h.records), i)
 		}
-		l := located{
-			ref:   makeRef(at.segment, pageNo(prev), int(off)),
-			bytes: int(size >> 1), jumbo: size&1 == 1, hint: hint,
-		}
-		if err := fn(l); err != nil {
+		ref := makeRef(at.segment, pageNo(prev), int(off))
+		if err := fn(located{spot{ref, int(size >> 1), size&1 == 1}, hint}); err != nil {
 			return i, err
 		}
 	}

@@ -104,6 +104,7 @@ func (s *Store) replay(seg *segment, fn func(located) error) error {
 		}
 		s.mu.Lock()
 		seg.footerEnd, seg.footerBad = 0, true
+		s.pageBytes.Add(end - footerEnd)
 		s.mu.Unlock()
 	}
 	_, err := eachOnPages(file, seg.at(0), end, s.opts.Hint, each)

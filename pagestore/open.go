@@ -180,9 +180,24 @@ func (m *manifest) unnamed(files map[string]int64) []string {
 }
 
 // recover brings the directory and the store to the state of the checkpoint.
+//
+// The new incarnation comes before everything that takes something away. What
+// was read may be in the kernel's memory only, if the process before this one
+// was killed between a write and its sync: the manifest on the disk may still be
+// an older one, which names the files and the lengths that are to go. Writing
+// the slots makes the manifest that was chosen durable.
 func (s *Store) recover(r *inspection) error {
 	for _, e := range r.root.segments {
 		if err := s.recoverSegment(e); err != nil {
+			return err
+		}
+	}
+	s.mu.nextID = r.root.nextID
+	if err := s.beginIncarnation(r); err != nil {
+		return err
+	}
+	for _, e := range r.root.segments {
+		if err := s.segment(e.id).cutOff(max(e.end, e.footerEnd)); err != nil {
 			return err
 		}
 	}
@@ -194,13 +209,12 @@ func (s *Store) recover(r *inspection) error {
 	if r.root.state.sequence != 0 {
 		s.committing.litter = []string{stateName(r.root.state.sequence)}
 	}
-	s.mu.nextID = r.root.nextID
-	return s.beginIncarnation(r)
+	return nil
 }
 
-// recoverSegment opens a segment that the checkpoint names and cuts off what
-// came after it. Nothing is appended to it again: the store goes on in a new
-// segment, so that no byte is written twice in one epoch.
+// recoverSegment opens a segment that the checkpoint names. Nothing is appended
+// to it again: the store goes on in a new segment, so that no byte is written
+// twice in one epoch.
 func (s *Store) recoverSegment(e segmentEntry) error {
 	f, err := s.fsys.Open(segmentName(e.id), disk.ReadWrite)
 	if err != nil {
@@ -214,11 +228,19 @@ func (s *Store) recoverSegment(e segmentEntry) error {
 	seg.footerEnd, seg.full = e.footerEnd, true
 	seg.tally.add(int64(e.records), e.end) // until Hints knows better
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pageBytes.Add(max(e.end, e.footerEnd))
 	s.mu.order = append(s.mu.order, seg)
 	s.publishLocked(func(m map[segmentID]*segment) { m[e.id] = seg })
-	s.mu.Unlock()
+	return nil
+}
+
+// cutOff removes what lies behind the checkpoint. It need not be durable: the
+// next Open would do it again, and the footer that takes its place is synced.
+func (g *segment) cutOff(want int64) error {
+	f := g.file.Load()
 	size, err := f.Size()
-	if want := max(e.end, e.footerEnd); err == nil && size > want {
+	if err == nil && size > want {
 		err = f.Truncate(want)
 	}
 	return err

@@ -77,6 +77,7 @@ func (s *Store) sweepLocked() error {
 func (s *Store) drop(seg *segment) error {
 	s.mu.Lock()
 	s.publishLocked(func(m map[segmentID]*segment) { delete(m, seg.id) })
+	s.pageBytes.Add(-max(seg.end, seg.footerEnd))
 	for i, g := range s.mu.order {
 		if g == seg {
 			s.mu.order = append(s.mu.order[:i:i], s.mu.order[i+1:]...)

@@ -3,6 +3,7 @@ package pagestore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -53,7 +54,8 @@ const smallMerge = 8
 //
 // It works in small steps beside appends, reads and commits and makes none of
 // them wait. One Reclaim runs at a time; a second waits. It stops at ctx's end, at
-// ErrNoSpace and at a *CorruptError; what it had finished stays finished.
+// ErrNoSpace and at a *CorruptError, after which the damaged segment is left
+// alone; what it had finished stays finished.
 func (s *Store) Reclaim(ctx context.Context, budget Budget, owner ReclaimOwner) (reclaimedBytes int64, err error) {
 	s.reclaiming.Lock()
 	defer s.reclaiming.Unlock()
@@ -80,7 +82,7 @@ func (s *Store) sparse(below float64) []*segment {
 	var found, small []weighed
 	s.mu.Lock()
 	for _, seg := range s.mu.order {
-		if seg.retired || seg.footerEnd == 0 {
+		if seg.retired || seg.damaged || seg.footerEnd == 0 {
 			continue
 		}
 		w := weighed{seg, float64(seg.tally.live()) / float64(seg.end)}
@@ -132,6 +134,12 @@ func (m *mover) empty() (freed int64, err error) {
 	_, err = eachInFooter(seg.file.Load(), seg.at(end), footerEnd, m.add)
 	if err == nil {
 		err = m.step()
+	}
+	var damage *CorruptError
+	if errors.As(err, &damage) {
+		s.mu.Lock()
+		seg.damaged = true
+		s.mu.Unlock()
 	}
 	if err != nil {
 		return 0, err

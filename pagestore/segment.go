@@ -45,19 +45,21 @@ type segment struct {
 
 	// The rest belongs to Store.mu.
 
-	end        int64 // end of the last sealed page
-	full       bool  // nothing more will be appended
-	cutEnd     int64 // how much of it a checkpoint may name: see Cut
+	end     int64  // end of the last sealed page
+	records uint64 // up to there
+	full    bool   // nothing more will be appended
+	// A checkpoint may name the segment up to cutEnd: up to the last Cut, or
+	// up to where the copies of the last wholly reclaimed segment end.
+	cutEnd     int64
 	cutRecords uint64
 	synced     int64 // up to here fdatasync has been called
-	retired    bool  // every live record has been copied elsewhere
-	doomed     bool  // on its way out: no manifest names it
-	records    uint64
-	// footerEnd is where the hint footer ends; 0 without a footer. The footer
-	// begins at end.
+	// footerEnd is where the hint footer ends, which begins at end; 0 without
+	// a footer.
 	footerEnd int64
-	// footerBad: the footer failed its check; the pages serve in its place.
-	footerBad bool
+	footerBad bool // the footer failed its check; the pages serve in its place
+	damaged   bool // Reclaim met a bad page and leaves the segment alone
+	retired   bool // every live record has been copied elsewhere
+	doomed    bool // no manifest names it; it goes when no Pin holds it
 }
 
 // fileBox exists because an interface has no atomic.

@@ -8,20 +8,21 @@ import (
 	"quire/disk"
 )
 
-// Size returns the bytes that the store takes on the disk, or will take once
-// everything is written behind, and how many of them are live records, which is
-// an estimate. It costs a look at each segment.
+// FileBytes returns the bytes that the store takes on the disk, or will take once
+// everything is written behind. It is one load.
+func (s *Store) FileBytes() int64 { return s.rootBytes.Load() + s.pageBytes.Load() }
+
+// Size returns FileBytes, and an estimate of how many of them are live records,
+// which costs a look at each segment.
 func (s *Store) Size() (fileBytes, liveBytes int64) {
-	fileBytes = s.rootBytes.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, seg := range s.mu.order {
-		fileBytes += max(seg.end, seg.footerEnd)
 		if !seg.retired {
 			liveBytes += seg.tally.live()
 		}
 	}
-	return fileBytes, liveBytes
+	return s.FileBytes(), liveBytes
 }
 
 // tallySum adds up a segment's records while they are replayed.

@@ -66,11 +66,12 @@ type Store struct {
 	reclaiming sync.Mutex
 	scrubbing  struct {
 		sync.Mutex
-		segment segmentID
-		off     int64
+		round []*segment // still to do in this round
+		off   int64      // in round[0]
 	}
 
-	rootBytes atomic.Int64 // of slots and state file, for Size
+	rootBytes atomic.Int64 // of slots and state file
+	pageBytes atomic.Int64 // of segments, footers included
 	counters  counters
 }
 

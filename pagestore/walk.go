@@ -63,10 +63,15 @@ func (r *pageReader) peek(n int64) ([]byte, error) {
 
 // located is one record of a segment as start and reclaim see it.
 type located struct {
+	spot
+	hint []byte // valid until the next one
+}
+
+// spot is where a record lies and how long it is.
+type spot struct {
 	ref   Ref
 	bytes int
-	jumbo bool
-	hint  []byte // valid until the next one
+	jumbo bool // alone on its page
 }
 
 // eachOnPages calls fn for each record of the first end bytes of a segment, with
@@ -90,10 +95,8 @@ func eachOnPages(file disk.File, at place, end int64, derive func(dst, rec []byt
 		err = eachRecord(page, h, start, func(off int, rec []byte) error {
 			records++
 			hint = derive(hint[:0], rec)
-			return fn(located{
-				ref: makeRef(at.segment, pageNo(start.off/unitBytes), off), bytes: len(rec),
-				jumbo: h.kind == kindJumbo, hint: hint,
-			})
+			ref := makeRef(at.segment, pageNo(start.off/unitBytes), off)
+			return fn(located{spot{ref, len(rec), h.kind == kindJumbo}, hint})
 		})
 		if err != nil {
 			return records, err

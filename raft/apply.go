@@ -179,7 +179,7 @@ func (n *Node) applyConfChange(e *raftpb.Entry, b *batch) {
 	}
 	state := n.sm.ApplyConfChange(e.GetIndex(), e.GetTerm(), cc, w)
 	n.mu.Lock()
-	n.mu.c.confChanged(v, state)
+	n.mu.c.confChanged(e.GetIndex(), v, state)
 	n.exit(false)
 }
 

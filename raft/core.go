@@ -7,6 +7,7 @@ import (
 
 	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -38,7 +39,10 @@ type core struct {
 	hs          hardState // newest; commit may be newer than on disk
 	lead        leadEvent
 	conf        *raftpb.ConfState
-	single      bool // the only voter
+	confIndex   uint64 // of the newest membership change, or where the member started
+	single      bool   // the only voter
+	alone       bool   // the only member, and since which commit index
+	aloneFrom   uint64
 	voter       bool
 	learner     bool
 	termStart   uint64         // index of the leader's first entry in its term
@@ -61,9 +65,9 @@ type core struct {
 	fwd     fifo[*batch]
 	fwdOps  int
 	fwdSeq  uint64
-	fwdSeen map[uint64]*seqWindow // leader: forwarded batches of this term, by member
-	prop    proposal              // scratch
-	stalled bool                  // RawNode refused a proposal; until the next tick or leader
+	fwdSeen map[[2]uint64]*seqWindow // leader: forwarded batches of this term, by member and session
+	prop    proposal                 // scratch
+	stalled bool                     // RawNode refused a proposal; until the next tick or leader
 
 	rounds    fifo[readRound]
 	confirmed fifo[readRound]
@@ -129,7 +133,7 @@ const (
 
 // newCore recovers the log and builds the member on it.
 func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapshotter) (*core, error) {
-	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now, fwdSeen: map[uint64]*seqWindow{}}
+	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now, fwdSeen: map[[2]uint64]*seqWindow{}}
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)
 	if err != nil {
@@ -149,10 +153,12 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		return err
 	}
 	c.gate.depth = c.cfg.QueueDepth
-	c.hs, c.applied = rec.hs, applied.index
+	c.hs, c.applied, c.confIndex = rec.hs, applied.index, applied.index
 	c.st.hs, c.st.conf = rec.hs, conf
 	if snap != nil {
-		c.st.snap = func() (*raftpb.Snapshot, bool) { return takeSnapshot(snap) }
+		c.st.snap = func() (*raftpb.Snapshot, bool) {
+			return takeSnapshot(snap, max(c.st.prev.index, c.confIndex))
+		}
 	}
 	c.setConf(conf)
 	if rec.needBase {
@@ -174,7 +180,6 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		MaxInflightMsgs:           maxInflightMsgs,
 		CheckQuorum:               true,
 		PreVote:                   true,
-		StepDownOnRemoval:         true,
 		Logger:                    raftLogger{c.cfg.Logger.Sugar()},
 	})
 	if err != nil {
@@ -187,9 +192,11 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 // costs nothing, and RawNode never pauses. Node cuts the groups.
 const noLimit = 1<<63 - 1
 
-func takeSnapshot(s Snapshotter) (*raftpb.Snapshot, bool) {
-	index, term, conf, ok := s.Snapshot()
-	if !ok {
+// takeSnapshot asks for a state that a peer can go on from: after the entries
+// that are gone, and with a membership that the peer is in.
+func takeSnapshot(s Snapshotter, atLeast uint64) (*raftpb.Snapshot, bool) {
+	index, term, conf, ok := s.Snapshot(atLeast)
+	if !ok || index < atLeast {
 		return nil, false
 	}
 	cs := &raftpb.ConfState{}
@@ -220,8 +227,28 @@ func (c *core) tick() {
 	c.stalled = false
 	c.rn.Tick()
 	c.drain()
+	c.handOver()
 	c.expireProposals()
 	c.expireReads()
+}
+
+// handOver is what a leader does that is no voter any more: it stays, because
+// the others may not know yet that its removal is committed and could not elect
+// anybody without it, and gives leadership to the voter that is furthest ahead.
+func (c *core) handOver() {
+	if !c.lead.isLeader || c.voter || c.err != nil {
+		return
+	}
+	var to, match uint64
+	c.rn.WithProgress(func(id uint64, typ etcdraft.ProgressType, pr tracker.Progress) {
+		if typ == etcdraft.ProgressTypePeer && id != c.cfg.ID && pr.Match >= match {
+			to, match = id, pr.Match
+		}
+	})
+	if to != 0 {
+		c.rn.TransferLeader(to)
+		c.drain()
+	}
 }
 
 // stepMessage takes a message from a peer.
@@ -288,18 +315,24 @@ func (c *core) setConf(conf *raftpb.ConfState) {
 	c.conf = conf
 	c.single = len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == c.cfg.ID && len(conf.GetVotersOutgoing()) == 0
 	c.voter = slices.Contains(conf.GetVoters(), c.cfg.ID)
+	if alone := c.single && len(conf.GetLearners()) == 0; alone != c.alone {
+		c.alone, c.aloneFrom = alone, c.hs.commit
+	}
 	c.learner = slices.Contains(conf.GetLearners(), c.cfg.ID)
 }
 
-// inlineReads: a single voter that has committed and applied in its term may
-// answer reads from the applied state without asking anybody.
+// inlineReads: a member without any other may answer reads from its applied
+// state without asking anybody, once it has committed and applied in its term:
+// whatever was acknowledged was applied here first. With a learner that is not
+// so, for it can be the first to apply; nor for what was committed before the
+// others left.
 func (c *core) inlineReads() bool {
-	return c.single && c.lead.isLeader && c.err == nil && c.applied >= c.termStart
+	return c.alone && c.lead.isLeader && c.err == nil && c.applied >= max(c.termStart, c.aloneFrom)
 }
 
-// confChanged finishes a membership change: cc is what was committed, state
-// what the state machine made of it (nil: refused).
-func (c *core) confChanged(cc *raftpb.ConfChangeV2, state []byte) {
+// confChanged finishes the membership change at index: cc is what was
+// committed, state what the state machine made of it (nil: refused).
+func (c *core) confChanged(index uint64, cc *raftpb.ConfChangeV2, state []byte) {
 	if state == nil || c.err != nil {
 		return
 	}
@@ -312,6 +345,7 @@ func (c *core) confChanged(cc *raftpb.ConfChangeV2, state []byte) {
 		panic(fmt.Sprintf("raft: the state machine and raft disagree about the membership: %v", err))
 	}
 	c.setConf(got)
+	c.confIndex = index
 	c.drain()
 }
 
@@ -330,7 +364,7 @@ func (c *core) appliedTo(index uint64, msg *raftpb.Message) {
 		}
 	}
 	keepEntries, keepBytes := c.cfg.CatchupEntries, c.cfg.CatchupBytes
-	if c.single && len(c.conf.GetLearners()) == 0 {
+	if c.alone {
 		keepEntries, keepBytes = 0, 0
 	}
 	c.st.forget(index, keepEntries, keepBytes)

@@ -139,20 +139,28 @@ func (c *core) admitForwarded(m *raftpb.Message) bool {
 	if err != nil || org.member != m.GetFrom() || org.term != c.hs.term {
 		return false
 	}
-	seen := c.fwdSeen[org.member]
-	if seen == nil || seen.session != org.session {
-		seen = &seqWindow{session: org.session}
-		c.fwdSeen[org.member] = seen
+	run := [2]uint64{org.member, org.session}
+	seen := c.fwdSeen[run]
+	if seen == nil {
+		if len(c.fwdSeen) >= maxFwdRuns {
+			return false
+		}
+		seen = &seqWindow{}
+		c.fwdSeen[run] = seen
 	}
 	return seen.first(org.seq)
 }
 
+// maxFwdRuns bounds the runs of members whose proposals a leader remembers in
+// one term. The runs of a member that restarted must be kept: a late copy of
+// an old run's batch is still a copy.
+const maxFwdRuns = 1024
+
 // seqWindow remembers which of the newest 64 sequence numbers were seen; older
 // ones count as seen.
 type seqWindow struct {
-	session uint64
-	max     uint64
-	bits    uint64 // bit k: max-k was seen
+	max  uint64
+	bits uint64 // bit k: max-k was seen
 }
 
 // first reports whether seq is seen for the first time.

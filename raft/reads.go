@@ -84,24 +84,25 @@ func (d readDone) run() {
 // and one for the reads that came since. More would only split the reads.
 const maxRounds = 2
 
-// startReads asks for the reads that wait. A single voter knows the answer as
-// soon as it has applied an entry of its term.
+// startReads asks for the reads that wait. A leader must have committed an
+// entry of its term, or its commit index may be older than what was
+// acknowledged before; a single voter then knows the answer.
 func (c *core) startReads() {
-	if c.err != nil || c.reads.waiting.Load() == 0 || c.lead.lead == 0 {
+	if c.err != nil || c.reads.waiting.Load() == 0 || c.lead.lead == 0 || c.rounds.len() >= maxRounds {
 		return
 	}
-	if c.single && c.lead.isLeader {
-		if c.inlineReads() {
-			ws, _ := c.reads.take()
-			c.fx.reads = append(c.fx.reads, readDone{ws, nil})
-		}
-		return
-	}
-	if c.rounds.len() >= maxRounds || (c.lead.isLeader && c.hs.commit < c.termStart) {
+	if c.lead.isLeader && c.hs.commit < c.termStart {
 		return
 	}
 	ws, tick := c.reads.take()
-	c.ask(readRound{since: tick, waiters: ws})
+	r := readRound{since: tick, waiters: ws}
+	if c.single && c.lead.isLeader {
+		r.index = c.hs.commit
+		c.confirmed.push(r)
+		c.readyReads()
+		return
+	}
+	c.ask(r)
 }
 
 // ask puts the question for r, under a context that was never used before: an

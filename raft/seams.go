@@ -1,6 +1,8 @@
 package raft
 
 import (
+	"quire/wal"
+
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -11,7 +13,7 @@ type Index uint64
 type Term uint64
 
 // Pos is a position in the write-ahead log.
-type Pos uint64
+type Pos = wal.Pos
 
 // Waiter waits for the outcome of one operation. Exactly one of two things
 // happens to it: it is handed to StateMachine.Apply (or ApplyConfChange), or
@@ -54,10 +56,12 @@ type StateMachine interface {
 // to a peer and take one over. Without it, a peer that needs entries which are
 // gone from memory is never served, and an incoming snapshot is ignored.
 type Snapshotter interface {
-	// Snapshot names the newest state that the transport can stream to a
-	// peer; ok is false when there is none yet. It is called with the core's
-	// lock held and must return at once.
-	Snapshot() (index, term uint64, confState []byte, ok bool)
+	// Snapshot names a state of at least index atLeast that the transport can
+	// stream to a peer: the entries before are not in memory any more, so an
+	// older one would not help. If there is none, it has one made and returns
+	// false; it will be asked again. It is called with the core's lock held
+	// and must return at once.
+	Snapshot(atLeast uint64) (index, term uint64, confState []byte, ok bool)
 	// Restore makes the state that the transport staged under (index, term)
 	// the current one, durably. It is called in order with Apply.
 	Restore(index, term uint64, confState []byte) error
@@ -66,7 +70,8 @@ type Snapshotter interface {
 // Transport carries messages to peers. Send must not block: it puts them into
 // bounded queues and drops what does not fit. It is called by one goroutine at
 // a time. Messages and the entries in them are immutable. Delivery may lose,
-// delay, duplicate and reorder.
+// delay, duplicate and reorder, but the end of each MsgSnap, good or bad, must
+// be told through ReportSnapshot: until then the peer is sent nothing else.
 type Transport interface {
 	Send(msgs []*raftpb.Message)
 }

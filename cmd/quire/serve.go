@@ -93,7 +93,7 @@ func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 		log.Warn("quota exceeds the maximum value", zap.Int64("quota-size-bytes", cfg.QuotaBackendBytes), zap.Int64("quota-maximum-size-bytes", maxQuotaBytes))
 	}
 	fields := []zap.Field{
-		zap.String("etcd-version", etcdVersion), zap.String("quire-version", version), zap.String("git-sha", gitCommit()),
+		zap.String("etcd-version", apiVersion), zap.String("quire-version", version), zap.String("git-sha", gitCommit()),
 		zap.String("go-version", runtime.Version()), zap.String("go-os", runtime.GOOS), zap.String("go-arch", runtime.GOARCH),
 		zap.Int("max-cpu-set", runtime.GOMAXPROCS(0)), zap.Int("max-cpu-available", runtime.NumCPU()),
 		zap.Bool("member-initialized", cfg.initialised()),
@@ -111,7 +111,7 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 		return err
 	}
 	s.log.Info("starting etcd server", zap.String("local-member-id", fmt.Sprintf("%x", s.member.id)),
-		zap.String("cluster-id", fmt.Sprintf("%x", s.member.cid)), zap.String("local-server-version", etcdVersion))
+		zap.String("cluster-id", fmt.Sprintf("%x", s.member.cid)), zap.String("local-server-version", apiVersion))
 	if done, err := s.awaitReady(signals); done || err != nil {
 		return err
 	}

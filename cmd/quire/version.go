@@ -10,9 +10,9 @@ import (
 	"quire/disk"
 )
 
-// etcdVersion is the etcd release whose API and behaviour this is. Clients
+// apiVersion is the etcd release whose API and behaviour this is. Clients
 // switch features by it, so it changes only with the behaviour.
-const etcdVersion = "3.7.1"
+const apiVersion = "3.7.1"
 
 // clusterVersion is what the members of a new cluster agree on: the release
 // without its patch number.
@@ -41,7 +41,7 @@ func gitCommit() string {
 
 // printVersion prints etcd's four lines, which tools parse, then quire's own.
 func printVersion(w io.Writer) {
-	fmt.Fprintf(w, "etcd Version: %s\n", etcdVersion)
+	fmt.Fprintf(w, "etcd Version: %s\n", apiVersion)
 	fmt.Fprintf(w, "Git SHA: %s\n", gitCommit())
 	fmt.Fprintf(w, "Go Version: %s\n", runtime.Version())
 	fmt.Fprintf(w, "Go OS/Arch: %s/%s\n", runtime.GOOS, runtime.GOARCH)
