@@ -16,9 +16,9 @@ type ReadWaiter = interface{ ReadReady(err error) }
 
 // Proposer replicates operations and orders reads.
 type Proposer interface {
-	// Enqueue copies the concatenation of head and body as one operation into the
-	// open batch. On success exactly one of w's methods is called later; an
-	// error means that none is.
+	// Enqueue copies the concatenation of head and body as one operation
+	// into the open batch. On success exactly one of w's methods is called
+	// later; an error means that none is.
 	Enqueue(w interface{ Dropped(error) }, head, body []byte) error
 	// Kick starts what Enqueue gathered as far as the log's gate permits.
 	Kick()

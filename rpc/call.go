@@ -51,8 +51,7 @@ type Call struct {
 	// applied ends the call in place of Reply once the proposal is applied.
 	applied func(*Call, *engine.Reply)
 
-	parts   [2][]byte // the operation being proposed: kind, body
-	kindBuf [1]byte
+	kind [1]byte // the head of the operation being proposed
 
 	// Decoded requests, reused. At most one is in use.
 	put   pb.PutRequest
@@ -87,7 +86,6 @@ func (c *Call) release() {
 	if c.out.buf != nil && cap(c.out.buf.data) > keepCallBytes {
 		c.out.free()
 	}
-	c.parts = [2][]byte{}
 	c.free(c)
 }
 
@@ -210,11 +208,10 @@ func (c *Call) propose(kind engine.OpKind, body []byte) {
 		c.Fail(errRequestTooLarge)
 		return
 	}
-	c.kindBuf[0] = byte(kind)
-	c.parts = [2][]byte{c.kindBuf[:], body}
+	c.kind[0] = byte(kind)
 	c.srv.proposals.pending.Add(1)
 	c.hold()
-	if err := c.srv.cfg.Raft.Enqueue(c, c.parts[0], c.parts[1]); err != nil {
+	if err := c.srv.cfg.Raft.Enqueue(c, c.kind[:], body); err != nil {
 		c.srv.proposals.pending.Add(-1)
 		c.srv.proposals.failed.Add(1)
 		c.Fail(err)

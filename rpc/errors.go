@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"quire/raft"
 )
 
 // Status is how a call ends that does not succeed: etcd's text and its gRPC
@@ -149,6 +151,23 @@ func makeTable(byCode map[codes.Code][]string) map[string]*Status {
 	return t
 }
 
+// raftTable gives the outcomes that package raft reports in its own words the
+// statuses that etcd would answer.
+var raftTable = []struct {
+	err    error
+	status *Status
+}{
+	{raft.ErrTooManyRequests, tabled("etcdserver: too many requests")},
+	{raft.ErrTooLarge, tabled("etcdserver: request is too large")},
+	{raft.ErrStopped, tabled("etcdserver: server stopped")},
+	{raft.ErrNoLeader, tabled("etcdserver: no leader")},
+	{raft.ErrLeaderChanged, tabled("etcdserver: leader changed")},
+	{raft.ErrProposalDropped, tabled("etcdserver: leader changed")},
+	{raft.ErrTimeout, tabled("etcdserver: request timed out")},
+	{raft.ErrNotLeader, tabled("etcdserver: not leader")},
+	{raft.ErrConfChangeRefused, tabled("etcdserver: unhealthy cluster")},
+}
+
 // tabled returns the table's status for a text that must be in it.
 func tabled(text string) *Status {
 	s := table[text]
@@ -168,6 +187,11 @@ func StatusOf(err error) *Status {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if s := table[e.Error()]; s != nil {
 			return s
+		}
+	}
+	for _, r := range raftTable {
+		if errors.Is(err, r.err) {
+			return r.status
 		}
 	}
 	switch {

@@ -10,6 +10,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/api/mvccpb"
 	"quire/engine"
+	"quire/watchfanout"
 )
 
 // fake is a whole member in memory: raft that applies at once, a store without
@@ -325,7 +326,7 @@ func (w *fakeWatch) add(r *pb.WatchResponse) error {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
 	if w.busy {
-		return ErrWatchBusy
+		return watchfanout.ErrBusy
 	}
 	r.Header = &pb.ResponseHeader{Revision: w.f.rev}
 	w.queue = append(w.queue, r)

@@ -4,14 +4,15 @@ import (
 	"errors"
 
 	pb "quire/api/etcdserverpb"
+	"quire/watchfanout"
 )
 
 const watchService = "etcdserverpb.Watch"
 
 // WatchStream is one client's watch cursors (watchfanout.Stream).
 type WatchStream interface {
-	// Create, Cancel and Progress queue their answer. ErrWatchBusy: nothing
-	// was done because too many answers are unread; try again after Fill.
+	// Create, Cancel and Progress queue their answer. watchfanout.ErrBusy:
+	// nothing was done because too many answers are unread; again after Fill.
 	Create(*pb.WatchCreateRequest) error
 	Cancel(watchID int64) error
 	Progress() error
@@ -24,9 +25,6 @@ type WatchStream interface {
 // ErrRetryRecv is returned by Session.Recv when the same message has to be
 // given again after Next has made room.
 var ErrRetryRecv = errors.New("rpc: session is full")
-
-// ErrWatchBusy is WatchStream's word for ErrRetryRecv.
-var ErrWatchBusy = errors.New("rpc: too many unread watch answers")
 
 func (s *Server) watchMethods() []*Method {
 	return []*Method{{
@@ -62,7 +60,7 @@ func (w *watchSession) Recv(msg []byte) error {
 		// A kind of request that this version does not know: not worth the
 		// client's other watches.
 	}
-	if errors.Is(err, ErrWatchBusy) {
+	if errors.Is(err, watchfanout.ErrBusy) {
 		return ErrRetryRecv
 	}
 	return err
@@ -83,3 +81,15 @@ func (w *watchSession) Next(out *Out) (Next, error) {
 }
 
 func (w *watchSession) Close() { w.cur.Close() }
+
+// OpenHubWatch makes the streams of a hub what Config.OpenWatch gives.
+func OpenHubWatch(hub *watchfanout.Hub) func(ready func()) WatchStream {
+	return func(ready func()) WatchStream {
+		return hubStream{hub.OpenStream(watchfanout.StreamOptions{Ready: ready})}
+	}
+}
+
+type hubStream struct{ *watchfanout.Stream }
+
+// Fill implements WatchStream: as few messages as the hub gives, which is one.
+func (h hubStream) Fill(dst []byte) ([]byte, bool) { return h.Stream.Fill(dst, 1, nil) }

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // effect says what setting a flag does in this version.
@@ -316,3 +319,17 @@ Every flag can be set in the environment: --listen-client-urls is
 ETCD_LISTEN_CLIENT_URLS. etcd's "gateway" and "grpc-proxy" subcommands are not
 part of quire; etcd's own can stand in front of it.
 `
+
+// secretFlags are never shown.
+var secretFlags = []string{"discovery-user", "discovery-password"}
+
+// settings are all flags with their values, for the log.
+func (f *flagSet) settings() (fields []zap.Field) {
+	f.VisitAll(func(fl *flag.Flag) {
+		if _, past := fl.Value.(ignoredFlag); past || slices.Contains(secretFlags, fl.Name) {
+			return
+		}
+		fields = append(fields, zap.String(fl.Name, fl.Value.String()))
+	})
+	return fields
+}
