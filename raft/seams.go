@@ -1,8 +1,6 @@
 package raft
 
 import (
-	"quire/wal"
-
 	"go.etcd.io/raft/v3/raftpb"
 
 	"quire/wal"
