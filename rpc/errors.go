@@ -45,7 +45,6 @@ var (
 	errNoLeader            = tabled("etcdserver: no leader")
 	errNotLeader           = tabled("etcdserver: not leader")
 	errNotSupportedLearner = tabled("etcdserver: rpc not supported for learner")
-	errWatchCanceled       = tabled("etcdserver: watch canceled")
 	errMemberBadURLs       = tabled("etcdserver: given member URLs are invalid")
 	errBadLeaderTransferee = tabled("etcdserver: bad leader transferee")
 	errAuthNotEnabled      = tabled("etcdserver: authentication is not enabled")

@@ -28,10 +28,6 @@ const (
 	// grpcBufferBytes is the read and write buffer of a connection. 32 KiB is
 	// grpc-go's default; SharedWriteBuffer makes idle connections cost nothing.
 	grpcBufferBytes = 32 << 10
-	// grpcWindowBytes is the flow-control window of a stream and, doubled, of
-	// a connection. It covers a full request and leaves bandwidth estimation,
-	// which sends pings, off.
-	grpcWindowBytes = 1 << 20
 )
 
 func newGRPCServer(s *Server) *grpc.Server {

@@ -77,7 +77,8 @@ func openLogs(c *Config) (*logs, error) {
 func (l *logs) Close() { l.sink.close() }
 
 // grpcLogger keeps grpc's own chatter out of the log unless it is being
-// debugged.
+// debugged. That includes its warnings: nearly all of them say that a client
+// went away.
 type grpcLogger struct {
 	grpclog.LoggerV2
 	verbose bool
@@ -98,6 +99,24 @@ func (g grpcLogger) Infoln(args ...any) {
 func (g grpcLogger) Infof(format string, args ...any) {
 	if g.verbose {
 		g.LoggerV2.Infof(format, args...)
+	}
+}
+
+func (g grpcLogger) Warning(args ...any) {
+	if g.verbose {
+		g.LoggerV2.Warning(args...)
+	}
+}
+
+func (g grpcLogger) Warningln(args ...any) {
+	if g.verbose {
+		g.LoggerV2.Warningln(args...)
+	}
+}
+
+func (g grpcLogger) Warningf(format string, args ...any) {
+	if g.verbose {
+		g.LoggerV2.Warningf(format, args...)
 	}
 }
 
