@@ -2,8 +2,12 @@ package rpc
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc/status"
+
+	pb "quire/api/etcdserverpb"
+	"quire/engine"
 )
 
 // syncCall is a Call with a goroutine that sleeps until it has ended. Of the
@@ -88,4 +92,19 @@ func (s *Server) Invoke(ctx context.Context, fullName string, req []byte) ([]byt
 		return nil, st
 	}
 	return append([]byte(nil), resp...), nil
+}
+
+// Compact compacts on behalf of the process itself. A revision that is
+// compacted already is no error.
+func (s *Server) Compact(ctx context.Context, rev int64) error {
+	req, err := (&pb.CompactionRequest{Revision: rev}).MarshalVT()
+	if err != nil {
+		return err
+	}
+	_, err = s.Invoke(ctx, "/"+kvService+"/Compact", req)
+	var st *Status
+	if errors.As(err, &st) && st == StatusOf(engine.ErrCompacted) {
+		return nil
+	}
+	return err
 }

@@ -91,6 +91,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
 		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
 	})
+	if err := m.registerParts(reg); err != nil {
+		return m, err
+	}
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}

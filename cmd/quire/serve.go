@@ -116,6 +116,8 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 		return err
 	}
 	s.serveAll()
+	stopCompactor := s.startCompactor()
+	defer stopCompactor()
 	if err := notifyInit("READY=1"); err != nil {
 		s.log.Warn("cannot notify the init system", zap.Error(err))
 	}
@@ -128,6 +130,30 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 		return err
 	case err := <-s.failed:
 		return err
+	}
+}
+
+// startCompactor starts auto-compaction; the returned function ends it.
+func (s *server) startCompactor() (stop func()) {
+	keep, err := parseRetention(s.cfg.CompactionMode, s.cfg.CompactionRetention)
+	if err != nil {
+		s.log.Error("auto compaction is off", zap.Error(err)) // Validate saw to it
+	}
+	m := s.member
+	c := &compactor{
+		keep: keep, log: s.log, revision: m.engine.Revision,
+		leads:   func() bool { return m.raftStatus().IsLeader },
+		compact: m.rpc.Compact,
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
 }
 
