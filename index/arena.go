@@ -62,13 +62,18 @@ type chunkInfo struct {
 // millisecond), which makes the memory available to every size again.
 // Until then a freed block serves records of its size class or, split, of a
 // smaller one.
+//
+// The two tables have room for every chunk number, so that the workers of a
+// Loader can read them while one of them adds a chunk. What is not in use of
+// them is never touched and so takes no memory.
 type arena struct {
-	chunks [maxChunks]*chunk
-	info   []chunkInfo // by chunk number; number 0 is never used
-	spare  []*chunk    // memory of freed chunks
-	freed  []uint32    // freed chunk numbers
-	bump   [kinds]bumper
-	free   [kinds]freeLists
+	chunks  [maxChunks]*chunk
+	info    [maxChunks]chunkInfo
+	numbers uint32   // chunk numbers ever used; 0 never is
+	spare   []*chunk // memory of freed chunks
+	freed   []uint32 // freed chunk numbers
+	bump    [kinds]bumper
+	free    [kinds]freeLists
 
 	chunkBytes int64 // memory held in chunks, spares included
 }
@@ -87,7 +92,7 @@ type freeLists struct {
 }
 
 func newArena() *arena {
-	return &arena{info: make([]chunkInfo, 1, 16)}
+	return &arena{numbers: 1}
 }
 
 // word returns the i-th word of a record. i must be inside the record.
@@ -142,7 +147,7 @@ func (a *arena) alloc(kind recordKind, units uint32) ref {
 	class, size := classOf(units)
 	f := &a.free[kind]
 	if r := f.head[class]; r != 0 {
-		a.unlink(kind, class, r)
+		a.unlinkFree(kind, class, r)
 		a.info[r>>chunkUnitBits].used += size
 		return r
 	}
@@ -164,7 +169,7 @@ func (a *arena) split(kind recordKind, class int, size uint32) ref {
 	}
 	r := a.free[kind].head[larger]
 	have := uint32(*a.word(r, 0))
-	a.unlink(kind, larger, r)
+	a.unlinkFree(kind, larger, r)
 	a.info[r>>chunkUnitBits].used += size
 	a.fillFree(kind, uint32(r)+size, uint32(r)+have)
 	return r
@@ -215,7 +220,7 @@ func (a *arena) retire(b *bumper, kind recordKind) {
 func (a *arena) fillFree(kind recordKind, from, to uint32) {
 	for from < to {
 		class, size := classBelow(to - from)
-		a.link(kind, class, size, ref(from))
+		a.linkFree(kind, class, size, ref(from))
 		from += size
 	}
 }
@@ -227,7 +232,7 @@ func (a *arena) release(kind recordKind, r ref, units uint32) {
 		return
 	}
 	class, size := classOf(units)
-	a.link(kind, class, size, r)
+	a.linkFree(kind, class, size, r)
 	no := uint32(r) >> chunkUnitBits
 	in := &a.info[no]
 	in.used -= size
@@ -243,16 +248,16 @@ func (a *arena) releaseSmall(no uint32) {
 		r := ref(no<<chunkUnitBits | off)
 		units := uint32(*a.word(r, 0))
 		class, _ := classBelow(units)
-		a.unlink(in.kind, class, r)
+		a.unlinkFree(in.kind, class, r)
 		off += units
 	}
 	a.giveChunk(a.chunks[no])
 	a.giveNumber(no)
 }
 
-// link marks the block free and puts it at the head of its list. Blocks that
+// linkFree marks the block free and puts it at the head of its list. Blocks that
 // are too small for any record are marked only.
-func (a *arena) link(kind recordKind, class int, size uint32, r ref) {
+func (a *arena) linkFree(kind recordKind, class int, size uint32, r ref) {
 	*a.word(r, 0) = uint64(freeMark)<<flagShift | uint64(size)
 	if size < headerUnits {
 		return
@@ -268,8 +273,8 @@ func (a *arena) link(kind recordKind, class int, size uint32, r ref) {
 	f.set[class/64] |= 1 << (class % 64)
 }
 
-// unlink takes a free block out of its list.
-func (a *arena) unlink(kind recordKind, class int, r ref) {
+// unlinkFree takes a free block out of its list.
+func (a *arena) unlinkFree(kind recordKind, class int, r ref) {
 	if class < headerUnits {
 		return
 	}
@@ -315,11 +320,11 @@ func (a *arena) takeNumber() uint32 {
 		a.freed = a.freed[:n-1]
 		return no
 	}
-	if len(a.info) == maxChunks {
+	if a.numbers == maxChunks {
 		panic("index: more than 32 GiB of keys and versions")
 	}
-	a.info = append(a.info, chunkInfo{})
-	return uint32(len(a.info) - 1)
+	a.numbers++
+	return a.numbers - 1
 }
 
 // giveNumber makes a chunk number available again.
@@ -376,13 +381,12 @@ func (a *arena) takeNumbers(n uint32) uint32 {
 	if n == 1 {
 		return a.takeNumber()
 	}
-	if len(a.info)+int(n) <= maxChunks {
-		no := uint32(len(a.info))
-		a.info = append(a.info, make([]chunkInfo, n)...)
-		return no
+	if a.numbers+n <= maxChunks {
+		a.numbers += n
+		return a.numbers - n
 	}
 	run := uint32(0)
-	for no := uint32(1); no < uint32(len(a.info)); no++ {
+	for no := uint32(1); no < a.numbers; no++ {
 		run++
 		if a.info[no].state != chunkFree {
 			run = 0
@@ -404,5 +408,5 @@ func (a *arena) takeNumbers(n uint32) uint32 {
 
 // roomBytes is how much more the ref space can surely hold in small records.
 func (a *arena) roomBytes() int64 {
-	return int64(maxChunks-len(a.info)+len(a.freed)) * chunkUnits * 8
+	return int64(maxChunks-int(a.numbers)+len(a.freed)) * chunkUnits * 8
 }

@@ -54,32 +54,43 @@ func (a *arena) jump(r ref) ref       { return ref(*a.word(r, 5)) }
 func (a *arena) towerNo(r ref) uint32 { return uint32(*a.word(r, 5) >> 32) }
 func (a *arena) jumpMain(r ref) int64 { return int64(*a.word(r, 6)) }
 
+// linkUnits returns the size of the record of a version that is to stand in
+// front of older (0: at the end of the chain).
+func (a *arena) linkUnits(older ref) uint32 {
+	if older != 0 && a.flags(older)>>distShift+1 == towerEvery {
+		return towerUnits
+	}
+	return headerUnits
+}
+
+// link fills in the record r, of linkUnits(older), of a version of key that
+// stands in front of older. The header is copied from from, whose flags
+// beyond those of the version itself do not matter.
+func (a *arena) link(r, from, key, older ref, floor int64) {
+	flags := a.flags(from) & versionFlags
+	if older != 0 {
+		dist := a.flags(older)>>distShift + 1
+		if dist == towerEvery {
+			flags |= flagTower
+			a.setTower(r, older, floor)
+		} else {
+			flags |= dist << distShift
+		}
+	}
+	*a.word(r, 0) = flags<<flagShift | *a.word(from, 0)&lowMask
+	*a.word(r, 1) = *a.word(from, 1)
+	*a.word(r, 2) = *a.word(from, 2)
+	*a.word(r, 3) = *a.word(from, 3)&^half | uint64(older)
+	*a.word(r, 4) = uint64(key)<<32 | *a.word(from, 4)&half
+}
+
 // push moves the newest version out of the key's record into a record of its
 // own, which it returns. The caller then writes the new version into the
 // key's record, with that as the older one.
 func (a *arena) push(key ref, floor int64) ref {
 	older := a.older(key)
-	dist := uint64(0)
-	if older != 0 {
-		dist = a.flags(older)>>distShift + 1
-	}
-	units := uint32(headerUnits)
-	if dist == towerEvery {
-		units = towerUnits
-	}
-	r := a.alloc(versionKind, units)
-	flags := a.flags(key) &^ flagKey
-	if dist == towerEvery {
-		flags |= flagTower
-		a.setTower(r, older, floor)
-	} else {
-		flags |= dist << distShift
-	}
-	*a.word(r, 0) = flags<<flagShift | *a.word(key, 0)&lowMask
-	*a.word(r, 1) = *a.word(key, 1)
-	*a.word(r, 2) = *a.word(key, 2)
-	*a.word(r, 3) = *a.word(key, 3)
-	*a.word(r, 4) = uint64(key)<<32 | *a.word(key, 4)&half
+	r := a.alloc(versionKind, a.linkUnits(older))
+	a.link(r, key, key, older, floor)
 	return r
 }
 

@@ -218,14 +218,14 @@ func (c *checker) log() error {
 	g := &c.x.log
 	var mainBefore int64
 	var subBefore int32
-	edges := map[*logChunk]int{}
+	edges := map[int]int32{}
 	events := 0
 	for pos := g.skipGap(g.head); pos < g.tail; pos = g.skipGap(pos + 1) {
 		events++
 		e := g.at(pos)
-		chunk, _ := g.chunkAt(pos)
+		no, _ := g.chunkNo(pos)
 		if e.edge {
-			edges[chunk]++
+			edges[no]++
 		}
 		main, sub := c.a.main(e.ref), c.a.sub(e.ref)
 		if !c.records[e.ref] || main != e.main {
@@ -240,9 +240,9 @@ func (c *checker) log() error {
 	if n, _ := g.after(g.head); n != events {
 		return fmt.Errorf("%d events, counted %d", n, events)
 	}
-	for i, chunk := range g.chunks {
-		if chunk.edges != edges[chunk] || g.firsts[i] != chunk.first {
-			return fmt.Errorf("log chunk %d: %d edges, counted %d", i, chunk.edges, edges[chunk])
+	for no, sp := range g.spans {
+		if sp.edges != edges[no] {
+			return fmt.Errorf("log chunk %d: %d edges, counted %d", no, sp.edges, edges[no])
 		}
 	}
 	for r := range c.records {
@@ -258,7 +258,7 @@ func (c *checker) arena() error {
 	a := c.a
 	free := map[ref]uint32{}
 	records, chunks := 0, 0
-	for no := range a.info {
+	for no := range a.numbers {
 		in := &a.info[no]
 		switch in.state {
 		case chunkJumbo:
@@ -274,7 +274,7 @@ func (c *checker) arena() error {
 		}
 		used := uint32(0)
 		for off := uint32(0); off < in.end; {
-			r := ref(uint32(no)<<chunkUnitBits | off)
+			r := ref(no<<chunkUnitBits | off)
 			if a.flags(r)&freeMark == freeMark {
 				free[r] = uint32(*a.word(r, 0))
 				off += free[r]

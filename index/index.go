@@ -77,7 +77,9 @@ func (x *Index) handle(hash uint64, key []byte) Handle {
 // Cost: an update of a live key is O(1); a key that is new, deleted or comes
 // back costs a descent of the tree.
 func (x *Index) Put(h Handle, key []byte, v Version) {
-	checkVersion(key, &v)
+	if err := v.validate(key); err != nil {
+		panic(err)
+	}
 	if h.ref == 0 && h.guard != x.inserted || h.ref != 0 && h.guard != x.removed {
 		h = x.handle(h.hash, key)
 	}
@@ -93,7 +95,7 @@ func (x *Index) Put(h Handle, key []byte, v Version) {
 	older := x.a.push(r, x.compact)
 	x.log.repoint(oldMain, oldSub, r, older)
 	x.log.append(v.Main, v.Sub, edge, r)
-	x.a.setVersion(r, &v, flagKey, older, uint32(*x.a.word(r, 4)>>32))
+	x.a.setVersion(r, &v, flagKey, older, x.a.keyBytes(r))
 	if edge {
 		x.tree.setLive(r, !v.Tombstone)
 	}
@@ -107,12 +109,13 @@ func (x *Index) putNew(hash uint64, key []byte, v *Version) {
 	x.tree.insert(r, !v.Tombstone)
 }
 
-// checkVersion panics if the record cannot hold v.
-func checkVersion(key []byte, v *Version) {
+// validate fails if a record cannot hold v as a version of key.
+func (v *Version) validate(key []byte) error {
 	if uint64(v.Main-1) >= maxRevision || uint64(v.Create) > maxRevision ||
 		uint64(v.Ver) > maxVer || v.Loc > maxLoc || v.Sub < 0 || uint64(len(key)) > maxKeyBytes {
-		panic(fmt.Sprintf("index: version out of range: %+v of a key of %d bytes", *v, len(key)))
+		return fmt.Errorf("index: version out of range: %+v of a key of %d bytes", *v, len(key))
 	}
+	return nil
 }
 
 // Get returns the version of key as of revision rev (Newest: whatever was put

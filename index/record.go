@@ -33,8 +33,10 @@ const (
 	flagShift = 56
 	distShift = 4
 	freeMark  = flagKey | flagTower // what no record has: a free block
-	lowMask   = 1<<56 - 1
-	half      = 1<<32 - 1
+	// versionFlags are those that belong to the version, wherever it lies.
+	versionFlags = flagTombstone | flagLease
+	lowMask      = 1<<56 - 1
+	half         = 1<<32 - 1
 )
 
 func keyUnits(keyBytes int) uint32 {
@@ -59,9 +61,12 @@ func (a *arena) setLoc(r ref, loc Loc) {
 	*w = *w&^lowMask | uint64(loc)
 }
 
+// keyBytes returns the length of the key of a key's record.
+func (a *arena) keyBytes(r ref) uint32 { return uint32(*a.word(r, 4) >> 32) }
+
 // key returns the key of a key's record, in the arena.
 func (a *arena) key(r ref) []byte {
-	return a.bytes(r, headerUnits, int(*a.word(r, 4)>>32))
+	return a.bytes(r, headerUnits, int(a.keyBytes(r)))
 }
 
 // keyRecord returns the key's record of any version's record.
@@ -76,7 +81,7 @@ func (a *arena) keyRecord(r ref) ref {
 func (a *arena) units(r ref) uint32 {
 	switch f := a.flags(r); {
 	case f&flagKey != 0:
-		return keyUnits(int(*a.word(r, 4) >> 32))
+		return keyUnits(int(a.keyBytes(r)))
 	case f&flagTower != 0:
 		return towerUnits
 	}

@@ -1,5 +1,7 @@
 package index
 
+import "slices"
+
 // revLog lists the events at and after the compact revision in order: for each
 // its main, whether it changed its key's being live, and the record of the
 // version it made. Eight bytes an event; everything else of the event is in
@@ -13,33 +15,40 @@ package index
 // The log is at the same time the queue of superseded versions: the event at
 // a revision is what superseded the next older version of its key.
 type revLog struct {
-	chunks []*logChunk
-	firsts []int64 // main of each chunk's first event
-	base   uint64  // position of chunks[0][0]
-	head   uint64  // first event's position
-	tail   uint64  // position behind the last event
+	chunks []*[logChunkLen]slot
+	spans  []span // what is in each chunk
+	base   uint64 // position of chunks[0][0]
+	head   uint64 // first event's position
+	tail   uint64 // position behind the last event
 
 	headMain    int64 // main of the last event dropped
 	headDropped int   // how many events of headMain have been dropped
 	lastMain    int64
 	lastSub     int32
-	spare       *logChunk
+	spare       *[logChunkLen]slot
 }
 
 const (
 	logChunkBits = 12
-	logChunkLen  = 1 << logChunkBits
+	logChunkLen  = 1 << logChunkBits // 32 KiB of slots
 	logChunkMask = logChunkLen - 1
 	edgeBit      = 1 << 31
 	maxDelta     = edgeBit - 1
 )
 
-type logChunk struct {
-	first int64
-	n     int
-	edges int                 // entries with edgeBit
-	delta [logChunkLen]uint32 // main - first, and edgeBit
-	ref   [logChunkLen]ref    // 0: the version is gone before its event
+// slot is an event in its chunk.
+type slot struct {
+	delta uint32 // main - the chunk's first main, and edgeBit
+	ref   ref
+}
+
+func (s slot) past() uint32 { return s.delta & maxDelta }
+
+// span describes the slots of a chunk.
+type span struct {
+	first int64 // main of the first event
+	n     int32 // slots in use, dropped ones included
+	edges int32 // events in [head, tail) with edgeBit
 }
 
 // entry is an event as the log knows it.
@@ -49,22 +58,23 @@ type entry struct {
 	edge bool
 }
 
-func (g *revLog) chunkAt(pos uint64) (*logChunk, int) {
-	return g.chunks[(pos-g.base)>>logChunkBits], int(pos & logChunkMask)
+// chunkNo returns the chunk that holds pos, and where in it.
+func (g *revLog) chunkNo(pos uint64) (int, int) {
+	return int((pos - g.base) >> logChunkBits), int(pos & logChunkMask)
 }
 
 // at returns the event at pos, which must be in [head, tail) and no gap.
 func (g *revLog) at(pos uint64) entry {
-	c, i := g.chunkAt(pos)
-	d := c.delta[i]
-	return entry{c.first + int64(d&maxDelta), c.ref[i], d&edgeBit != 0}
+	no, i := g.chunkNo(pos)
+	s := g.chunks[no][i]
+	return entry{g.spans[no].first + int64(s.past()), s.ref, s.delta&edgeBit != 0}
 }
 
 // skipGap returns the first position ≥ pos that has an event, or tail.
 func (g *revLog) skipGap(pos uint64) uint64 {
 	for pos < g.tail {
-		c, i := g.chunkAt(pos)
-		if i < c.n {
+		no, i := g.chunkNo(pos)
+		if i < int(g.spans[no].n) {
 			break
 		}
 		pos = (pos | logChunkMask) + 1
@@ -78,45 +88,43 @@ func (g *revLog) append(main int64, sub int32, edge bool, r ref) {
 		panic("index: revisions must increase")
 	}
 	g.lastMain, g.lastSub = main, sub
-	var c *logChunk
-	if n := len(g.chunks); n > 0 {
-		c = g.chunks[n-1]
+	no := len(g.chunks) - 1
+	if no < 0 || g.spans[no].n == logChunkLen || main-g.spans[no].first > maxDelta {
+		no = g.addChunk(main)
 	}
-	if c == nil || c.n == logChunkLen || main-c.first > maxDelta {
-		c = g.addChunk(main)
-	}
-	d := uint32(main - c.first)
+	sp := &g.spans[no]
+	d := uint32(main - sp.first)
 	if edge {
 		d |= edgeBit
-		c.edges++
+		sp.edges++
 	}
-	c.delta[c.n], c.ref[c.n] = d, r
-	c.n++
-	g.tail = g.base + uint64(len(g.chunks)-1)<<logChunkBits + uint64(c.n)
+	g.chunks[no][sp.n] = slot{d, r}
+	sp.n++
+	g.tail = g.base + uint64(no)<<logChunkBits + uint64(sp.n)
 }
 
-func (g *revLog) addChunk(first int64) *logChunk {
+// addChunk starts a chunk with an event of main first to come.
+func (g *revLog) addChunk(first int64) int {
 	c := g.spare
 	g.spare = nil
 	if c == nil {
-		c = new(logChunk)
+		c = new([logChunkLen]slot)
 	}
-	c.first, c.n, c.edges = first, 0, 0
 	if len(g.chunks) == 0 {
 		g.base = (g.tail + logChunkMask) &^ logChunkMask
 		g.head = g.base
 	}
 	g.chunks = append(g.chunks, c)
-	g.firsts = append(g.firsts, first)
-	return c
+	g.spans = append(g.spans, span{first: first})
+	return len(g.chunks) - 1
 }
 
 // seek returns the position of the first event with main ≥ main.
 func (g *revLog) seek(main int64) uint64 {
-	lo, hi := 0, len(g.firsts)
+	lo, hi := 0, len(g.spans)
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)
-		if g.firsts[m] < main {
+		if g.spans[m].first < main {
 			lo = m + 1
 		} else {
 			hi = m
@@ -125,25 +133,28 @@ func (g *revLog) seek(main int64) uint64 {
 	if lo == 0 {
 		return g.head
 	}
-	i := g.chunks[lo-1].seek(main)
+	i := g.seekChunk(lo-1, main)
 	pos := g.base + uint64(lo-1)<<logChunkBits + uint64(i)
 	return g.skipGap(max(pos, g.head))
 }
 
-// seek returns the index of the first event with main ≥ main > c.first, or c.n.
-func (c *logChunk) seek(main int64) int {
-	if main-c.first > maxDelta {
-		return c.n
+// seekChunk returns the index of the first event with main ≥ main in a chunk
+// whose first main is lower, or the number of its slots.
+func (g *revLog) seekChunk(no int, main int64) int {
+	c, sp := g.chunks[no], &g.spans[no]
+	n := int(sp.n)
+	if main-sp.first > maxDelta {
+		return n
 	}
-	d := uint32(main - c.first)
+	d := uint32(main - sp.first)
 	// With one event per revision it is d itself.
-	if i := int(d); i < c.n && c.delta[i]&maxDelta == d && c.delta[i-1]&maxDelta < d {
+	if i := int(d); i < n && c[i].past() == d && c[i-1].past() < d {
 		return i
 	}
-	lo, hi := 0, c.n
+	lo, hi := 0, n
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)
-		if c.delta[m&logChunkMask]&maxDelta < d {
+		if c[m&logChunkMask].past() < d {
 			lo = m + 1
 		} else {
 			hi = m
@@ -160,23 +171,26 @@ func (g *revLog) repoint(main int64, sub int32, from, to ref) {
 	if main == g.headMain {
 		guess -= uint64(g.headDropped)
 	}
-	if guess >= pos && guess < g.tail {
-		if c, i := g.chunkAt(guess); i < c.n && c.ref[i] == from && c.first+int64(c.delta[i]&maxDelta) == main {
-			c.ref[i] = to
-			return
-		}
+	if guess >= pos && guess < g.tail && g.repointAt(guess, main, from, to) {
+		return
 	}
 	// Only a revision whose subs have gaps gets here.
 	for ; pos < g.tail; pos = g.skipGap(pos + 1) {
-		c, i := g.chunkAt(pos)
-		if c.first+int64(c.delta[i]&maxDelta) != main {
-			return
-		}
-		if c.ref[i] == from {
-			c.ref[i] = to
+		if g.at(pos).main != main || g.repointAt(pos, main, from, to) {
 			return
 		}
 	}
+}
+
+// repointAt does it if the event at pos is the one.
+func (g *revLog) repointAt(pos uint64, main int64, from, to ref) bool {
+	no, i := g.chunkNo(pos)
+	s := &g.chunks[no][i]
+	if i >= int(g.spans[no].n) || s.ref != from || g.spans[no].first+int64(s.past()) != main {
+		return false
+	}
+	s.ref = to
+	return true
 }
 
 // dropFirst removes the first event.
@@ -187,28 +201,27 @@ func (g *revLog) dropFirst() {
 	}
 	g.headDropped++
 	if e.edge {
-		g.chunks[0].edges--
+		g.spans[0].edges--
 	}
 	g.head = g.skipGap(g.head + 1)
 	for len(g.chunks) > 0 && (g.head-g.base >= logChunkLen || g.head == g.tail) {
 		g.spare = g.chunks[0]
-		g.chunks = append(g.chunks[:0], g.chunks[1:]...)
-		g.firsts = append(g.firsts[:0], g.firsts[1:]...)
+		g.chunks = slices.Delete(g.chunks, 0, 1)
+		g.spans = slices.Delete(g.spans, 0, 1)
 		g.base += logChunkLen
 	}
 }
 
-// events returns the number of events at positions ≥ pos, and of those that
-// changed their key's being live at most.
+// after returns the number of events at positions ≥ pos, and at most how many
+// of them changed their key's being live.
 func (g *revLog) after(pos uint64) (events, edges int) {
-	for i := len(g.chunks) - 1; i >= 0; i-- {
-		start := g.base + uint64(i)<<logChunkBits
-		c := g.chunks[i]
-		edges += c.edges
+	for no := len(g.chunks) - 1; no >= 0; no-- {
+		start, sp := g.base+uint64(no)<<logChunkBits, &g.spans[no]
+		edges += int(sp.edges)
 		if start <= pos {
-			return events + max(0, c.n-int(pos-start)), edges
+			return events + max(0, int(sp.n)-int(pos-start)), edges
 		}
-		events += c.n
+		events += int(sp.n)
 	}
 	return events, edges
 }

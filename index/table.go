@@ -33,7 +33,10 @@ func (t *table) shard(hash uint64) *shard { return &t.shards[hash%tableShards] }
 
 // find returns the record of key, or 0.
 func (t *table) find(a *arena, hash uint64, key []byte) ref {
-	s := t.shard(hash)
+	return t.shard(hash).find(a, hash, key)
+}
+
+func (s *shard) find(a *arena, hash uint64, key []byte) ref {
 	n := uint64(len(s.slots))
 	if n == 0 {
 		return 0
@@ -54,7 +57,10 @@ func (t *table) find(a *arena, hash uint64, key []byte) ref {
 
 // insert adds the record of a key that is absent.
 func (t *table) insert(hash uint64, r ref) {
-	s := t.shard(hash)
+	t.shard(hash).insert(hash, r)
+}
+
+func (s *shard) insert(hash uint64, r ref) {
 	if (s.used+1)*5 > len(s.slots)*4 {
 		s.resize(max(minShardSlots, len(s.slots)*3/2))
 	}
@@ -75,7 +81,7 @@ func (t *table) remove(hash uint64, r ref) {
 	s.closeGap(i)
 	s.used--
 	if s.used*4 < len(s.slots) && len(s.slots) > minShardSlots {
-		s.resize(max(minShardSlots, s.used*2))
+		s.resize(max(minShardSlots, s.used*3/2))
 	}
 }
 
@@ -102,7 +108,9 @@ func (s *shard) closeGap(i uint64) {
 
 func (s *shard) resize(n int) {
 	old := s.slots
-	s.slots = make([]uint64, n)
+	// append rounds up to what the allocator would hand out anyway.
+	s.slots = append([]uint64(nil), make([]uint64, n)...)
+	s.slots = s.slots[:cap(s.slots)]
 	for _, v := range old {
 		if v != 0 {
 			s.place(v)

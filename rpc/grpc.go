@@ -28,6 +28,11 @@ const (
 	// grpcBufferBytes is the read and write buffer of a connection. 32 KiB is
 	// grpc-go's default; SharedWriteBuffer makes idle connections cost nothing.
 	grpcBufferBytes = 32 << 10
+	// grpcWorkers is how many goroutines take calls one after another instead
+	// of one goroutine a call: their stacks have grown already, which saved a
+	// fifth of the CPU time of a Put and a quarter of a Range (10 connections ×
+	// 10 streams). Calls beyond them get a goroutine of their own.
+	grpcWorkers = 128
 )
 
 func newGRPCServer(s *Server) *grpc.Server {
@@ -41,6 +46,7 @@ func newGRPCServer(s *Server) *grpc.Server {
 			Time: cfg.KeepAlive.Interval, Timeout: cfg.KeepAlive.Timeout,
 		}),
 		grpc.SharedWriteBuffer(true),
+		grpc.NumStreamWorkers(grpcWorkers),
 		grpc.ReadBufferSize(grpcBufferBytes),
 		grpc.WriteBufferSize(grpcBufferBytes),
 	}
