@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 
@@ -83,10 +84,11 @@ func (c *callCollector) histograms(ch chan<- prometheus.Metric, m *Method) {
 		}
 	}
 	if c.srv.cfg.ExtensiveMetrics {
+		both := maps.Clone(okBuckets) // the metrics above keep theirs
 		for bound, n := range badBuckets {
-			okBuckets[bound] += n
+			both[bound] += n
 		}
-		ch <- prometheus.MustNewConstHistogram(c.handling, ok+bad, okSum+badSum, okBuckets, m.kind(), m.Service, m.Name)
+		ch <- prometheus.MustNewConstHistogram(c.handling, ok+bad, okSum+badSum, both, m.kind(), m.Service, m.Name)
 	}
 }
 
