@@ -114,7 +114,7 @@ func (c *config) bind(fs *flag.FlagSet) *texts {
 	fs.IntVar(&c.base.LoadBatch, "load-batch", 0, "puts per transaction while the key space is written (default 100)")
 	fs.IntVar(&c.base.Page, "page", 0, "list: keys per page (default 500)")
 	fs.IntVar(&c.base.Watchers, "watchers", 0, "watch: watchers (default 1000)")
-	fs.IntVar(&c.base.WatchStreams, "watch-streams", 0, "watch: streams they are spread over (default 10)")
+	fs.IntVar(&c.base.WatchStreams, "watch-streams", 0, "watch: streams they are spread over (default 100)")
 	fs.BoolVar(&c.base.PrevKV, "watch-prev", false, "watch: ask for the previous pair, as Kubernetes does")
 	fs.Uint64Var(&c.base.Seed, "seed", 1, "seed of everything random")
 

@@ -92,7 +92,7 @@ func processor() string {
 }
 
 const (
-	probeWrites = 300
+	probeWrites = 200
 	probeBytes  = 4096
 )
 

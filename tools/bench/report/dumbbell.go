@@ -22,6 +22,9 @@ type row struct {
 	median [2]float64
 }
 
+// wideWidth in points is about the width of the page.
+const wideWidth vg.Length = 760
+
 // dumbbell compares both sides on one logarithmic axis, one line per row: a
 // large dot for each side's median, joined, and a small one for each round.
 func dumbbell(title, axis string, rows []row) (template.HTML, error) {
@@ -29,7 +32,7 @@ func dumbbell(title, axis string, rows []row) (template.HTML, error) {
 	if len(rows) == 0 {
 		return "", nil
 	}
-	p := newPlot(title)
+	p := newPlot("") // the page has the title above
 	p.X.Label.Text = axis
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{}
 	p.Add(verticalGrid())
@@ -46,11 +49,7 @@ func dumbbell(title, axis string, rows []row) (template.HTML, error) {
 	p.X.Min, p.X.Max = padded(p.X.Min, p.X.Max)
 	p.Y.Min, p.Y.Max = -0.6, float64(len(rows))-0.4
 	p.Y.LineStyle.Width, p.Y.Tick.LineStyle.Width = 0, 0
-	for side, name := range versus.SideNames {
-		p.Legend.Add(name, dot{sideColor[side], 3.5})
-	}
-	p.Legend.Top, p.Legend.XOffs = true, -4
-	return render(p, 620, vg.Length(60+22*len(rows)), alternative(title, rows))
+	return render(p, wideWidth, vg.Length(40+20*len(rows)), alternative(title, rows))
 }
 
 // drawable drops rows without a positive median: a logarithmic axis has no
@@ -112,17 +111,6 @@ func addDots(p *plot.Plot, points plotter.XYs, c color.NRGBA, radius vg.Length) 
 	s.GlyphStyle = draw.GlyphStyle{Color: c, Radius: radius, Shape: draw.CircleGlyph{}}
 	p.Add(s)
 	return nil
-}
-
-// dot is a legend's mark.
-type dot struct {
-	color  color.NRGBA
-	radius vg.Length
-}
-
-// Thumbnail implements plot.Thumbnailer.
-func (d dot) Thumbnail(c *draw.Canvas) {
-	c.DrawGlyph(draw.GlyphStyle{Color: d.color, Radius: d.radius, Shape: draw.CircleGlyph{}}, c.Center())
 }
 
 // alternative says in words what the plot shows.

@@ -51,7 +51,7 @@ type cell struct {
 
 type section struct {
 	Title, Text string
-	Wide        template.HTML
+	Wide        []template.HTML
 	Small       []template.HTML
 }
 

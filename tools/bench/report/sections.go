@@ -27,11 +27,12 @@ func sections(c *versus.Comparison) ([]section, error) {
 		if w.unit {
 			rows = append(rows, unitRows(c.Pairs)...)
 		}
-		var err error
-		if w.section.Wide, err = dumbbell(w.section.Title, w.axis, rows); err != nil {
+		svg, err := dumbbell(w.section.Title, w.axis, rows)
+		if err != nil {
 			return nil, err
 		}
-		if w.section.Wide != "" {
+		if svg != "" {
+			w.section.Wide = append(w.section.Wide, svg)
 			out = append(out, w.section)
 		}
 	}
@@ -103,15 +104,15 @@ func capacitySection(p *versus.CapacityPair) ([]section, error) {
 	}
 	s := section{Title: fmt.Sprintf("Memory, disk and restart with %d keys", p.Keys)}
 	for _, unit := range []string{"MiB", "s"} {
-		svg, err := dumbbell("", unit, byUnit[unit])
+		svg, err := dumbbell(s.Title, unit, byUnit[unit])
 		if err != nil {
 			return nil, err
 		}
 		if svg != "" {
-			s.Small = append(s.Small, svg)
+			s.Wide = append(s.Wide, svg)
 		}
 	}
-	if len(s.Small) == 0 {
+	if len(s.Wide) == 0 {
 		return nil, nil
 	}
 	return []section{s}, nil

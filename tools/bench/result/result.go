@@ -85,7 +85,7 @@ func NewLatency(h *hdrhistogram.Histogram) Latency {
 	n := h.TotalCount()
 	for _, p := range curvePercentiles {
 		// A percentile that fewer than one operation lies above is the maximum.
-		if p < 100 && float64(n)*(100-p)/100 < 1 {
+		if p < 100 && float64(n)*(100-p)/100 < 1-1e-9 {
 			continue
 		}
 		l.Curve = append(l.Curve, CurvePoint{p, at(p)})

@@ -82,9 +82,9 @@ func (p CapacityPair) Ratio(m CapacityMetric) Ratio {
 const (
 	// loadLimit bounds the loading of the key space.
 	loadLimit = 30 * time.Minute
-	// settle lets a server finish what it does behind the last write, before
-	// its memory is read.
-	settle = 5 * time.Second
+	// DefaultSettle lets a server finish what it does behind the last write,
+	// before its memory is read.
+	DefaultSettle = 5 * time.Second
 )
 
 // capacitySpec is the load: one put per key, so that each key is a revision.
@@ -139,7 +139,7 @@ func (r *runner) capacityOf(ctx context.Context, side int, spec workload.Spec, t
 		return c, fmt.Errorf("loaded %d of %d keys in %v; first error: %q", loaded.Ops, spec.Keys, loadLimit, loaded.FirstError)
 	}
 	c.LoadSeconds = loaded.Seconds
-	held, err := settled(ctx, s)
+	held, err := settled(ctx, s, r.opts.Settle)
 	if err != nil {
 		return c, err
 	}
@@ -164,7 +164,7 @@ func (r *runner) restarts(ctx context.Context, s *server.Server, c *Capacity) er
 		c.AfterTerm = append(c.AfterTerm, d.Seconds())
 		r.show.Update(float64(i)/float64(r.opts.Restarts)/2, "SIGTERM")
 	}
-	held, err := settled(ctx, s)
+	held, err := settled(ctx, s, r.opts.Settle)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (r *runner) restarts(ctx context.Context, s *server.Server, c *Capacity) er
 }
 
 // settled reads the memory of a server that has had time to settle.
-func settled(ctx context.Context, s *server.Server) (usage.Reading, error) {
+func settled(ctx context.Context, s *server.Server, settle time.Duration) (usage.Reading, error) {
 	select {
 	case <-time.After(settle):
 	case <-ctx.Done():

@@ -26,6 +26,7 @@ type Options struct {
 	ClientCPUs cpuset.Set // only reported; the caller has pinned itself
 
 	CapacityKeys, CapacityRounds, Restarts int
+	Settle                                 time.Duration // before memory is read
 
 	// Command is the command line that repeats the comparison.
 	Command string
@@ -38,7 +39,7 @@ type Options struct {
 var DefaultWorkloads = []string{
 	"put@1x1", "put@10x10", "put@100x1", "put@100x10", "put@10x10:rate=4000",
 	"range@1x1", "range@10x10", "range@100x1", "range-serializable@10x10", "range@10x10:rate=8000",
-	"list", "txn-create@10x10", "txn-update@10x10", "watch", "lease@10x10", "mixed@10x10",
+	"list", "txn-create@10x10", "txn-update@10x10", "watch", "watch:rate=50", "lease@10x10", "mixed@10x10",
 }
 
 // Bounds of a comparison.

@@ -40,7 +40,7 @@ func table() map[string]definition {
 		"txn-create": {about: "Txn: MOD(key)=0 → put, else range", unit: "op", step: createStep},
 		"txn-update": {about: "Txn: MOD(key)=known → put, else range", unit: "op", fills: true, owns: true, step: updateStep},
 		"watch": {about: "Put of a key seen by all watchers; ends when the last has its event", unit: "event",
-			defaults: Spec{Conns: 10, Streams: 1, Watchers: 1000, WatchStreams: 10}, open: openWatch, step: watchStep},
+			defaults: Spec{Conns: 10, Streams: 1, Watchers: 1000, WatchStreams: 100}, open: openWatch, step: watchStep},
 		"lease": {about: "LeaseGrant, Put with the lease, LeaseRevoke", unit: "op", step: leaseStep},
 		"mixed": {about: "operations drawn by weight", unit: "op", fills: true, owns: true,
 			defaults: Spec{Keys: 20_000, Page: 500, Mix: Mix{"range": 60, "txn-update": 25, "txn-create": 5, "put": 5, "list": 5}},
