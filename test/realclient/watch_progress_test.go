@@ -33,7 +33,7 @@ func TestWatchManualProgress(t *testing.T) {
 func TestWatchProgressNeverOvertakesEvents(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	const history, live, watchers = 400, 200, 20
+	const history, live, watchers = 400, 400, 20
 	for i := range history {
 		mustPut(t, s.kv, put("k", fmt.Sprint(i)))
 	}
@@ -46,6 +46,7 @@ func TestWatchProgressNeverOvertakesEvents(t *testing.T) {
 	go func() {
 		defer close(done)
 		for i := range live {
+			time.Sleep(2 * time.Millisecond) // long enough for the watchers to catch up on the way
 			_, _ = s.kv.Put(s.ctx, put("k", fmt.Sprint(i)))
 			if i%5 == 0 {
 				_ = w.rpc.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
