@@ -45,7 +45,7 @@ func (s *Server) CtlInput(t testing.TB, input string, args ...string) CtlResult 
 func (s *Server) CtlCommand(ctx context.Context, t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, Etcdctl(t), append([]string{"--endpoints", s.Endpoint}, args...)...)
-	cmd.Env = append(cleanEnv(), "ETCDCTL_API=3")
+	cmd.Env = cleanEnv()
 	cmd.WaitDelay = time.Second
 	return cmd
 }

@@ -106,7 +106,7 @@ func Launch(t testing.TB, cfg Config) *Server {
 func cleanEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "ETCD_") {
+		if !strings.HasPrefix(v, "ETCD") { // ETCD_… are the server's, ETCDCTL_… are etcdctl's
 			env = append(env, v)
 		}
 	}
