@@ -41,7 +41,7 @@ type Server struct {
 	env     []string
 	process *exec.Cmd
 	exited  chan struct{} // closed when the process has been waited for
-	err     error         // of the wait; read after exited
+	silent  bool          // its log is not part of a failed test's output
 	keeper  sync.Mutex    // one of Kill, Stop, Restart at a time
 }
 
@@ -94,7 +94,7 @@ func Launch(t testing.TB, cfg Config) *Server {
 	s.env = append(cleanEnv(), cfg.Env...)
 	t.Cleanup(func() {
 		s.Kill()
-		if t.Failed() {
+		if t.Failed() && !s.silent {
 			t.Logf("log of %s %s:\n%s", s.binary, strings.Join(s.args, " "), s.Log.tail())
 		}
 	})
@@ -127,8 +127,7 @@ func (s *Server) launch(t testing.TB) {
 	}
 	exited := s.exited
 	go func() {
-		err := cmd.Wait()
-		s.err = err
+		_ = cmd.Wait() // the exit state is kept by cmd
 		close(exited)
 		log.end()
 	}()
@@ -156,6 +155,12 @@ func (s *Server) Kill() {
 	defer s.keeper.Unlock()
 	_ = s.process.Process.Kill() // gone already is as good
 	<-s.exited
+}
+
+// Discard kills a server that a test has no more use for; its log will not be shown.
+func (s *Server) Discard() {
+	s.silent = true
+	s.Kill()
 }
 
 // Stop sends SIGTERM and waits until the process is gone. It returns how long that took.

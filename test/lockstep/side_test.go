@@ -50,7 +50,7 @@ func (s *side) connect(t *testing.T) {
 // stop ends the server before the test does, for histories that are run many times.
 func (s *side) stop() {
 	s.conn.Close()
-	s.server.Kill()
+	s.server.Discard()
 }
 
 // do runs a step.
