@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -121,7 +122,7 @@ func (s *Server) launch(t testing.TB) {
 	// A test process that dies takes its servers with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.Log, s.process, s.exited = log, cmd, make(chan struct{})
-	if err := cmd.Start(); err != nil {
+	if err := startOnKeptThread(cmd); err != nil {
 		close(s.exited)
 		t.Fatal(err)
 	}
@@ -131,6 +132,25 @@ func (s *Server) launch(t testing.TB) {
 		close(exited)
 		log.end()
 	}()
+}
+
+// starts are served by one goroutine on a thread of its own: the kernel sends a child's Pdeathsig when the thread that
+// started it ends, and Go ends threads as it likes.
+var starts = sync.OnceValue(func() chan<- func() {
+	jobs := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for job := range jobs {
+			job()
+		}
+	}()
+	return jobs
+})
+
+func startOnKeptThread(cmd *exec.Cmd) error {
+	done := make(chan error)
+	starts() <- func() { done <- cmd.Start() }
+	return <-done
 }
 
 func (s *Server) waitReady(t testing.TB) {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,8 @@ var (
 	seedFlag    = flag.Uint64("seed", 0, "seed of the random history; 0 picks one")
 	requests    = flag.Int("requests", 5000, "length of the random history")
 	replay      = flag.String("replay", "", "file with a history to run instead of a random one")
+	all         = flag.Bool("all", false, "do not stop at a difference; print one of each kind, unshortened")
+	mangledFlag = flag.Bool("mangled", true, "also send damaged messages")
 	shrinkLimit = flag.Duration("shrink", time.Minute, "how long to shorten a history that fails")
 )
 
@@ -40,16 +43,21 @@ func TestLockstep(t *testing.T) {
 	}
 	t.Logf("seed %d: go test ./lockstep -seed %d -requests %d", seed, seed, *requests)
 	p := newPair(t)
-	g := newGenerator(seed, true)
+	g := newGenerator(seed)
+	g.restarts, g.mangles = true, *mangledFlag
 	var done []step
-	counts := map[string]int{}
+	counts, kinds := map[string]int{}, map[string]bool{}
 	for range *requests {
 		s := g.next()
 		done = append(done, s)
 		theirs, diff := p.do(t, s)
-		if diff != "" {
+		if diff != "" && !*all {
 			report(t, done, diff)
 			return
+		}
+		if kind := kindOf(s, diff); diff != "" && !kinds[kind] {
+			kinds[kind] = true
+			t.Errorf("step %d: %.2000v\n%s", len(done)-1, s, diff)
 		}
 		g.learn(s, theirs)
 		counts[s.method+" "+theirs.code]++
@@ -107,6 +115,11 @@ func runBoth(t *testing.T, steps []step) (at int, diff string) {
 		}
 	}
 	return 0, ""
+}
+
+// kindOf puts differences together that are alike but for numbers and keys.
+func kindOf(s step, diff string) string {
+	return s.method + regexp.MustCompile(`[0-9]+|"[^"]*"|[ \t\n]+|\.\.\..*`).ReplaceAllString(diff, "")
 }
 
 // report shortens a history that fails at its last step, and fails the test with it.
