@@ -96,15 +96,17 @@ func (e *Engine) compactTo(rev int64) bool {
 	e.idx.EndWrite()
 	e.writer.Unlock()
 	n := 0
-	freed := make([]index.Loc, 0, e.opts.CompactionBatch)
+	freed := make([]index.VersionRef, 0, e.opts.CompactionBatch)
 	for done := false; !done; {
 		e.writer.Lock()
 		e.idx.BeginWrite()
 		freed, done = e.idx.CompactStep(freed[:0], e.opts.CompactionBatch)
 		e.idx.EndWrite()
+		err := e.bury(freed)
 		e.writer.Unlock()
-		for _, loc := range freed {
-			e.store.Free(pagestore.Ref(loc))
+		if err != nil {
+			e.die(err)
+			return false
 		}
 		n += len(freed)
 		if e.opts.CompactionSleep > 0 && !done {
@@ -171,6 +173,12 @@ func (o *reclaimOwner) Live(batch []pagestore.Candidate) {
 	var kv keyValue
 	for i := range batch {
 		c := &batch[i]
+		if isGrave(c.Hint) {
+			o.writer.Lock()
+			c.Live = (*Engine)(o).needed(c.Ref)
+			o.writer.Unlock()
+			continue
+		}
 		if err := decodeHint(c.Hint, &kv); err != nil {
 			c.Live = true // never drop what cannot be judged
 			continue
@@ -186,6 +194,14 @@ func (o *reclaimOwner) Moved(batch []pagestore.Candidate) {
 	o.idx.BeginWrite()
 	for i := range batch {
 		c := &batch[i]
+		if isGrave(c.Hint) {
+			var g grave
+			if g, c.Live = o.graves[c.Ref]; c.Live {
+				delete(o.graves, c.Ref)
+				o.graves[c.New] = g
+			}
+			continue
+		}
 		c.Live = decodeHint(c.Hint, &kv) == nil &&
 			o.idx.Relocate(relocation(&kv, c))
 	}

@@ -124,6 +124,8 @@ type Engine struct {
 	// holds are bounded by one log entry or one step.
 	writer sync.Mutex
 	ap     applier // guarded by writer
+	// graves name what compaction removed and reclaim has not; guarded by writer.
+	graves map[pagestore.Ref]grave
 
 	compactor  compactor
 	checkpoint checkpointer
@@ -138,7 +140,7 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
-	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster()}
+	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	po := opts.Pages
@@ -276,6 +278,9 @@ func (e *Engine) QuotaExceeded(cost int) bool {
 }
 
 func hintOf(dst, rec []byte) []byte {
+	if isGrave(rec) {
+		return append(dst, rec...)
+	}
 	var kv keyValue
 	if err := decodeRecord(rec, &kv); err != nil {
 		return dst // loadIndex refuses the empty hint

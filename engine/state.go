@@ -8,6 +8,7 @@ import (
 	"io"
 
 	pb "quire/api/etcdserverpb"
+	"quire/pagestore"
 )
 
 // A checkpoint holds two things besides the pages: meta, small and written with
@@ -32,6 +33,7 @@ const (
 	fieldMember         = 18 // pb.Member
 	fieldRemovedMember  = 19 // uvarint id
 	fieldClusterVersion = 20 // text
+	fieldGraves         = 21 // repeated: uvarint location of a grave
 	fieldEnd            = 31
 )
 
@@ -123,6 +125,7 @@ type stateSnapshot struct {
 	members        []*pb.Member
 	removed        []uint64
 	clusterVersion string
+	graves         []uint64
 }
 
 func (s *stateSnapshot) writeTo(w io.Writer) error {
@@ -142,6 +145,9 @@ func (s *stateSnapshot) writeTo(w io.Writer) error {
 		out = appendField(out, fieldRemovedMember, uvarints(id))
 	}
 	out = appendField(out, fieldClusterVersion, []byte(s.clusterVersion))
+	if len(s.graves) > 0 {
+		out = appendField(out, fieldGraves, uvarints(s.graves...))
+	}
 	if _, err := bw.Write(out); err != nil {
 		return err
 	}
@@ -192,6 +198,10 @@ func (e *Engine) readState(b []byte) error {
 			e.cluster.restoreRemoved(u.next())
 		case fieldClusterVersion:
 			e.cluster.setVersion(string(p))
+		case fieldGraves:
+			for len(u.p) > 0 && u.err == nil {
+				e.graves[pagestore.Ref(u.next())] = grave{}
+			}
 		case fieldEnd:
 			ended = true
 		default:

@@ -111,7 +111,7 @@ func BenchmarkUpdate(b *testing.B) {
 	})
 }
 
-func compactAll(x *Index) (freed []Loc) {
+func compactAll(x *Index) (freed []VersionRef) {
 	for done := false; !done; {
 		freed, done = x.CompactStep(freed, 1000)
 	}

@@ -25,10 +25,10 @@ func (x *Index) CompactTo(rev int64) {
 }
 
 // CompactStep goes through at most limit events of the log and appends the
-// locations of the versions it removed to freed. done says that nothing is
+// versions it removed to freed. done says that nothing is
 // left to remove. Must be called between BeginWrite and EndWrite; a limit of
 // some hundred keeps the hold short.
-func (x *Index) CompactStep(freed []Loc, limit int) (_ []Loc, done bool) {
+func (x *Index) CompactStep(freed []VersionRef, limit int) (_ []VersionRef, done bool) {
 	g := &x.log
 	for ; !x.done && limit > 0; limit-- {
 		x.next = g.skipGap(x.next)
@@ -54,7 +54,7 @@ func (x *Index) CompactStep(freed []Loc, limit int) (_ []Loc, done bool) {
 // settle removes what the event e, at or before the compact revision, makes
 // superfluous: the version it superseded and, if it is an old tombstone, its
 // own.
-func (x *Index) settle(freed []Loc, e entry) []Loc {
+func (x *Index) settle(freed []VersionRef, e entry) []VersionRef {
 	if old := x.a.older(e.ref); old != 0 && x.a.main(old) < x.compact {
 		x.a.setOlder(e.ref, 0)
 		freed = x.dropVersion(freed, old)
@@ -79,13 +79,13 @@ func (x *Index) settle(freed []Loc, e entry) []Loc {
 	return freed
 }
 
-func (x *Index) dropVersion(freed []Loc, r ref) []Loc {
+func (x *Index) dropVersion(freed []VersionRef, r ref) []VersionRef {
 	x.versions--
 	return append(freed, x.a.drop(r))
 }
 
 // dropKey removes a key with its only version.
-func (x *Index) dropKey(freed []Loc, r ref) []Loc {
+func (x *Index) dropKey(freed []VersionRef, r ref) []VersionRef {
 	x.removed++
 	x.tree.remove(r)
 	x.table.remove(hashOf(x.a.key(r)), r)

@@ -21,10 +21,11 @@ var ErrConflict = errors.New("index: versions contradict each other")
 // LoadOptions says how a Loader works.
 type LoadOptions struct {
 	Workers int // goroutines that will call Add, and that Finish uses; default 1
-	// Dropped is told the location of every version added that is not
-	// retained: compacted ones and the lower of two locations of the same
-	// version. It is called by Finish, from its goroutine. May be nil.
-	Dropped func(loc Loc)
+	// Dropped is told every version that is not retained because it is
+	// compacted. It is called by Finish, from its goroutine. May be nil.
+	Dropped func(v VersionRef)
+	// Twin is told the lower of two locations of one version, likewise.
+	Twin func(loc Loc)
 }
 
 // Loader fills an empty Index with versions that come in any order.
@@ -42,7 +43,8 @@ type loadWorker struct {
 	bump    [kinds]bumper
 	added   int64 // versions in the arena
 	newest  event // latest version seen
-	dropped []Loc
+	dropped []VersionRef
+	twins   []Loc
 	_       [64]byte // workers write to theirs all the time
 }
 
@@ -176,7 +178,7 @@ func (w *loadWorker) addTwin(r ref, v *Version) error {
 	a := w.l.x.a
 	loc, err := a.twin(r, v)
 	if err == nil && loc != 0 {
-		w.dropped = append(w.dropped, loc)
+		w.twins = append(w.twins, loc)
 	}
 	return err
 }
@@ -237,10 +239,15 @@ func (l *Loader) Finish(compactRev int64) error {
 func (l *Loader) report() {
 	for i := range l.workers {
 		if l.opts.Dropped != nil {
-			for _, loc := range l.workers[i].dropped {
-				l.opts.Dropped(loc)
+			for _, v := range l.workers[i].dropped {
+				l.opts.Dropped(v)
 			}
 		}
-		l.workers[i].dropped = nil
+		if l.opts.Twin != nil {
+			for _, loc := range l.workers[i].twins {
+				l.opts.Twin(loc)
+			}
+		}
+		l.workers[i].dropped, l.workers[i].twins = nil, nil
 	}
 }

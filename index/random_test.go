@@ -36,7 +36,7 @@ type session struct {
 	rand    *rand.Rand
 	pool    []string // keys in use
 	pending bool     // a compaction is under way
-	freed   []Loc
+	freed   []VersionRef
 }
 
 func newSession(t *testing.T, seed uint64) *session {
@@ -170,10 +170,11 @@ func (s *session) stepCompaction() {
 	if !done {
 		return
 	}
-	slices.Sort(s.freed)
+	freed := locsOf(s.freed)
+	slices.Sort(freed)
 	slices.Sort(s.m.removed)
-	if !slices.Equal(s.freed, s.m.removed) {
-		s.t.Fatalf("compaction to %d freed %v, want %v", s.m.compact, s.freed, s.m.removed)
+	if !slices.Equal(freed, s.m.removed) {
+		s.t.Fatalf("compaction to %d freed %v, want %v", s.m.compact, freed, s.m.removed)
 	}
 	s.freed = s.freed[:0]
 }
@@ -266,4 +267,11 @@ func (s *session) reload() {
 	check(s.t, s.x)
 	s.everything(s.m.main)
 	s.everything(s.revision())
+}
+
+func locsOf(vs []VersionRef) (locs []Loc) {
+	for _, v := range vs {
+		locs = append(locs, v.Loc)
+	}
+	return locs
 }

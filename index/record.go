@@ -128,13 +128,13 @@ func (a *arena) newKey(key []byte, v *Version) ref {
 	return r
 }
 
-// drop frees a record and returns its location.
-func (a *arena) drop(r ref) Loc {
-	loc := a.loc(r)
+// drop frees a record and returns what it was.
+func (a *arena) drop(r ref) VersionRef {
+	v := VersionRef{Main: a.main(r), Loc: a.loc(r), Sub: a.sub(r), Tombstone: !a.live(r)}
 	kind := versionKind
 	if a.flags(r)&flagKey != 0 {
 		kind = keyKind
 	}
 	a.release(kind, r, a.units(r))
-	return loc
+	return v
 }

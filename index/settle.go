@@ -175,7 +175,7 @@ func (c *chainBuilder) relink(r ref, chain []ref) {
 
 func (c *chainBuilder) drop(r ref) {
 	c.x.versions--
-	if loc := c.x.a.drop(r); loc != 0 {
-		c.w.dropped = append(c.w.dropped, loc)
+	if v := c.x.a.drop(r); v.Loc != 0 {
+		c.w.dropped = append(c.w.dropped, v)
 	}
 }

@@ -66,3 +66,7 @@ func sorted(names []string) []string {
 	slices.Sort(names)
 	return names
 }
+
+// HasSegment tells whether a segment is still there: in use, or emptied but named
+// by the last checkpoint, or kept by a Pin. Ids are not used again while it is.
+func (s *Store) HasSegment(id uint32) bool { return s.segment(segmentID(id)) != nil }

@@ -12,8 +12,10 @@ type group struct {
 	ents    []*raftpb.Entry
 	batches []*batch // per entry: its waiters are ours, or nil
 	msg     *raftpb.Message
-	lead    *leadEvent
-	snap    *raftpb.Snapshot
+	// reported is how many entries RawNode knows to be applied.
+	reported int
+	lead     *leadEvent
+	snap     *raftpb.Snapshot
 }
 
 // flushBytes is how much is applied between two Flushes of one group: after a
@@ -45,7 +47,7 @@ func (c *core) takeCommitted(g *group) bool {
 func (n *Node) completionLoop() {
 	defer n.wg.Done()
 	for {
-		pos, err := n.mu.c.log.Wait()
+		pos, err := n.log.Wait()
 		if err != nil {
 			n.logEnded(err)
 			return
@@ -124,7 +126,8 @@ func (n *Node) applyGroup(g *group) (more bool) {
 	n.mu.Lock()
 	c := n.mu.c
 	if g.msg != nil {
-		c.appliedTo(g.ents[len(g.ents)-1].GetIndex(), g.msg)
+		c.reportApplied(g, len(g.ents))
+		c.appliedTo(g.ents[len(g.ents)-1].GetIndex())
 	}
 	more = c.takeCommitted(g)
 	n.exit(false)
@@ -138,11 +141,15 @@ func (n *Node) applyEntries(g *group) {
 			bytes = 0
 			n.sm.Flush()
 			n.mu.Lock()
-			n.mu.c.appliedTo(g.ents[i-1].GetIndex(), nil)
+			n.mu.c.appliedTo(g.ents[i-1].GetIndex())
 			n.exit(false)
 		}
 		bytes += entryMemBytes(e)
-		n.applyEntry(e, g.batches[i])
+		if e.GetType() == raftpb.EntryConfChangeV2 {
+			n.applyConfChange(g, i)
+		} else {
+			n.applyEntry(e, g.batches[i])
+		}
 	}
 	n.sm.Flush()
 	for _, b := range g.batches {
@@ -153,10 +160,6 @@ func (n *Node) applyEntries(g *group) {
 }
 
 func (n *Node) applyEntry(e *raftpb.Entry, b *batch) {
-	if e.GetType() == raftpb.EntryConfChangeV2 {
-		n.applyConfChange(e, b)
-		return
-	}
 	_, ops, err := cutFrame(e.GetData())
 	if err != nil {
 		panic(fmt.Sprintf("raft: entry %d of term %d: %v", e.GetIndex(), e.GetTerm(), err))
@@ -168,7 +171,8 @@ func (n *Node) applyEntry(e *raftpb.Entry, b *batch) {
 	n.sm.Apply(e.GetIndex(), e.GetTerm(), ops, ws)
 }
 
-func (n *Node) applyConfChange(e *raftpb.Entry, b *batch) {
+func (n *Node) applyConfChange(g *group, i int) {
+	e, b := g.ents[i], g.batches[i]
 	_, v, cc, err := cutConfChange(e.GetData())
 	if err != nil {
 		panic(fmt.Sprintf("raft: membership change %d of term %d: %v", e.GetIndex(), e.GetTerm(), err))
@@ -180,6 +184,7 @@ func (n *Node) applyConfChange(e *raftpb.Entry, b *batch) {
 	state := n.sm.ApplyConfChange(e.GetIndex(), e.GetTerm(), cc, w)
 	n.mu.Lock()
 	n.mu.c.confChanged(e.GetIndex(), v, state)
+	n.mu.c.reportApplied(g, i+1)
 	n.exit(false)
 }
 

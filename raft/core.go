@@ -111,6 +111,7 @@ type effects struct {
 	msgs  []*raftpb.Message
 	drops []drop
 	reads []readDone
+	trims []*trimWait
 	lead  bool // leader or term changed
 	err   error
 }
@@ -354,20 +355,26 @@ func (c *core) confChanged(index uint64, cc *raftpb.ConfChangeV2, state []byte) 
 	c.drain()
 }
 
-// appliedTo ends an apply group: the state machine has flushed up to the
-// group's last entry.
-func (c *core) appliedTo(index uint64, msg *raftpb.Message) {
+// reportApplied tells RawNode that the first n entries of g are applied. After
+// a membership change that must be before its waiter is answered, or the next
+// change would be refused. It needs no drain: without a bound on what is being
+// applied, and without joint membership, it leaves nothing to hand out.
+func (c *core) reportApplied(g *group, n int) {
+	if c.err != nil || n == g.reported {
+		return
+	}
+	resp := g.msg.GetResponses()[0]
+	resp.Entries = g.ents[g.reported:n]
+	g.reported = n
+	_ = c.rn.Step(resp) // responses to oneself cannot fail
+}
+
+// appliedTo tells that the state machine has applied and flushed up to index.
+func (c *core) appliedTo(index uint64) {
 	if c.err != nil {
 		return
 	}
 	c.applied = index
-	if msg != nil {
-		// No drain: without a bound on applying entries and without joint
-		// membership this step leaves nothing to hand out.
-		for _, r := range msg.GetResponses() {
-			_ = c.rn.Step(r)
-		}
-	}
 	keepEntries, keepBytes := c.cfg.CatchupEntries, c.cfg.CatchupBytes
 	if c.alone {
 		keepEntries, keepBytes = 0, 0

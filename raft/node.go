@@ -24,6 +24,7 @@ import (
 type Node struct {
 	cfg Config
 	sm  StateMachine
+	log Log // set once; the core appends to it
 	q   queue
 	rq  readQueue
 	now atomic.Uint64 // ticks, for the queues
@@ -99,7 +100,7 @@ func newNode(cfg Config, openLog OpenLog, sm StateMachine) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.mu.c = c
+	n.mu.c, n.log = c, c.log
 	return n, nil
 }
 
@@ -131,14 +132,14 @@ func (n *Node) exit(wake bool) {
 		c.proposeWaiting()
 		c.startReads()
 		c.submit()
-		ops, reads := n.q.waiting.Load(), n.rq.waiting.Load()
+		ops, reads, open := n.q.waiting.Load(), n.rq.waiting.Load(), c.mayPropose()
 		fx := n.takeEffects()
 		n.mu.Unlock()
 		n.run(&fx)
 		if wake && n.unapplied.Load() > 0 {
 			n.wakeApplier()
 		}
-		if n.q.waiting.Load() == ops && n.rq.waiting.Load() == reads {
+		if (!open || n.q.waiting.Load() == ops) && n.rq.waiting.Load() == reads {
 			return
 		}
 		if !n.mu.TryLock() {
@@ -157,14 +158,19 @@ func (n *Node) takeEffects() effects {
 	}
 	n.pub.publish(c)
 	n.unapplied.Store(int64(c.committed.len()))
+	if c.err != nil {
+		c.fx.msgs, n.mu.out = nil, nil // the end: nothing is sent any more
+		n.unsent.Store(0)
+	}
 	if len(c.fx.msgs) > 0 {
 		n.mu.out = append(n.mu.out, c.fx.msgs...)
 		n.unsent.Store(int64(len(n.mu.out)))
 		clear(c.fx.msgs)
 		c.fx.msgs = c.fx.msgs[:0]
 	}
-	fx := effects{drops: c.fx.drops, reads: c.fx.reads, lead: c.fx.lead, err: c.err}
-	c.fx.drops, c.fx.reads, c.fx.lead = nil, nil, false
+	fx := c.fx
+	fx.err = c.err
+	c.fx = effects{msgs: c.fx.msgs} // the slice is reused
 	return fx
 }
 
@@ -177,6 +183,9 @@ func (n *Node) run(fx *effects) {
 	}
 	for _, r := range fx.reads {
 		r.run()
+	}
+	for _, t := range fx.trims {
+		close(t.done)
 	}
 	if fx.lead {
 		n.leadMu.Lock()
@@ -399,7 +408,7 @@ func (n *Node) trimLog(t *trimWait) error {
 	if !t.ok {
 		return nil
 	}
-	if err := n.mu.c.log.TrimBefore(t.pos); err != nil {
+	if err := n.log.TrimBefore(t.pos); err != nil {
 		err = fmt.Errorf("raft: trim the log before entry %d: %w", t.index+1, err)
 		n.fail(err)
 		return err
@@ -431,8 +440,11 @@ func (n *Node) stop(ctx context.Context) error {
 	c.finalState()
 	n.exit(false)
 	close(n.stopC)
-	err := c.log.Close()
+	err := n.log.Close()
 	n.wg.Wait()
+	n.sendMu.Lock() // the last Send has returned
+	n.sendBuf = nil
+	n.sendMu.Unlock()
 	return errors.Join(late, err)
 }
 

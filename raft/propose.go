@@ -9,16 +9,15 @@ import (
 // A member that follows sends them to the leader, under the same gate applied
 // to what it has under way there. Without a leader they wait.
 func (c *core) proposeWaiting() {
-	for c.err == nil && !c.stalled && c.lead.lead != 0 && c.restoring == nil {
+	for c.mayPropose() {
 		n := int(c.q.waiting.Load())
 		if n == 0 {
 			return
 		}
-		if c.lead.isLeader {
-			if !c.gate.permits(n) {
-				return
-			}
-		} else if c.fwd.len() > 0 && (c.fwd.len() >= c.gate.depth || n*c.gate.depth < n+c.fwdOps) {
+		if c.lead.isLeader && !c.gate.permits(n) {
+			return
+		}
+		if !c.lead.isLeader && c.fwd.len() > 0 && n*c.gate.depth < n+c.fwdOps {
 			return
 		}
 		b := c.q.take()
@@ -32,6 +31,18 @@ func (c *core) proposeWaiting() {
 		}
 		c.submit()
 	}
+}
+
+// mayPropose is false as long as no number of waiting operations would open a
+// batch: then an event will, and whoever brings it looks at the queue.
+func (c *core) mayPropose() bool {
+	if c.err != nil || c.stalled || c.lead.lead == 0 || c.restoring != nil {
+		return false
+	}
+	if c.lead.isLeader {
+		return c.gate.inflight.len() < c.gate.depth
+	}
+	return c.fwd.len() < c.gate.depth
 }
 
 // propose makes b an entry of the leader's own log.

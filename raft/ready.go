@@ -173,7 +173,7 @@ func (c *core) deliver() (stepped bool) {
 		}
 		if it.trim != nil {
 			it.trim.pos, it.trim.ok = c.st.trimTo(it.trim.index)
-			close(it.trim.done)
+			c.fx.trims = append(c.fx.trims, it.trim)
 		}
 	}
 	return stepped

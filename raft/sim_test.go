@@ -29,6 +29,7 @@ type sim struct {
 	rng     *rand.Rand
 	seed    uint64
 	faults  bool
+	rate    int // percent of steps that are faults
 	clock   int
 	nodes   []*simNode
 	net     []simMsg
@@ -46,6 +47,7 @@ type sim struct {
 	snaps   map[entryID]*simState // what the transport can stream
 	nextOp  int
 	reads   int
+	readers []*simReader
 	restors int
 	stuck   bool // see deadlocked
 }
@@ -102,8 +104,10 @@ func (w *simWaiter) Dropped(err error) {
 
 type simReader struct {
 	node *simNode
+	run  uint64
 	min  uint64
 	told bool
+	err  error
 }
 
 func (r *simReader) ReadReady(err error) {
@@ -111,7 +115,7 @@ func (r *simReader) ReadReady(err error) {
 	if r.told {
 		s.t.Fatalf("seed %d: reader told twice", s.seed)
 	}
-	r.told = true
+	r.told, r.err = true, err
 	if err == nil {
 		r.check()
 	}
@@ -321,6 +325,7 @@ func newSim(t *testing.T, seed uint64, voters, spares int) *sim {
 		log: map[uint64]simEntry{}, leaders: map[uint64]uint64{}, ops: map[string]*simWaiter{}, at: map[string]uint64{},
 		snaps: map[entryID]*simState{}, verbose: *simSeed != 0,
 	}
+	s.rate = []int{1, 4, 13}[s.rng.IntN(3)]
 	var ids []uint64
 	for i := range voters {
 		ids = append(ids, uint64(i+1))
@@ -419,10 +424,12 @@ func (s *sim) propose(x *simNode) {
 }
 
 func (s *sim) read(x *simNode) {
-	r := &simReader{node: x, min: s.acked}
+	r := &simReader{node: x, run: x.runs, min: s.acked}
 	if x.n.ReadIndex(r) {
+		r.told = true
 		r.check()
 	}
+	s.readers = append(s.readers, r)
 }
 
 // complete lets the log of x become durable, in whole or not at all.
@@ -506,7 +513,7 @@ func (s *sim) step() {
 		s.read(x)
 	case r < 87:
 		s.checkpoint(x)
-	case s.faults:
+	case s.faults && r < 87+s.rate:
 		s.fault(x, s.rng.IntN(100))
 	}
 }
@@ -610,7 +617,21 @@ func (s *sim) heal() {
 			s.t.Fatalf("seed %d: no progress on node %d after the faults: %q\n%s%s", s.seed, x.id, w.out, s.statuses(), s.tail())
 		}
 	}
+	for _, x := range s.members() {
+		s.read(x)
+	}
+	last := s.readers[len(s.readers)-len(s.members()):]
 	s.run(1000, func() bool { return false })
+	for _, r := range last {
+		if !r.told || r.err != nil {
+			s.t.Fatalf("seed %d: node %d does not read after the faults: told %v, %v", s.seed, r.node.id, r.told, r.err)
+		}
+	}
+	for _, r := range s.readers {
+		if !r.told && r.node.runs == r.run {
+			s.t.Fatalf("seed %d: a reader on node %d was never told", s.seed, r.node.id)
+		}
+	}
 }
 
 // run steps everybody fairly until done.
@@ -733,7 +754,7 @@ func simulate(t *testing.T, spares int) {
 	}
 	t.Logf("%d seeds: %d acknowledged, %d certainly dropped, %d unknown; %d reads; %d snapshots restored; %d terms with a leader; %d deadlocked demotions",
 		*simSeeds, acked, certain, unknown, reads, restores, terms, stuck)
-	if stuck*100 > *simSeeds {
+	if stuck > 1+*simSeeds/100 {
 		t.Errorf("%d seeds of %d ended without a leader", stuck, *simSeeds)
 	}
 }

@@ -24,7 +24,7 @@ func (s *Stepper) Tick() { s.n.tick() }
 // Complete waits for the log once and lets the core know. The caller makes sure
 // that a write is in flight.
 func (s *Stepper) Complete() error {
-	pos, err := s.n.mu.c.log.Wait()
+	pos, err := s.n.log.Wait()
 	if err != nil {
 		s.n.logEnded(err)
 		return err

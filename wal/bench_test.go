@@ -135,3 +135,33 @@ func BenchmarkBuffer(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkOpen measures a start: reading back a segment full of records, and
+// looking through an empty one for what may lie behind the end.
+func BenchmarkOpen(b *testing.B) {
+	for _, full := range []bool{true, false} {
+		b.Run(fmt.Sprintf("full=%v", full), func(b *testing.B) {
+			d := openDir(b, b.TempDir(), disk.Options{})
+			defer d.Close()
+			l, _, err := Open(d, Options{}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for full && l.Stats().Segments == 1 {
+				if _, err := l.Append(make([]byte, 4000)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := l.Close(); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				rec, err := Check(d)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(rec.Records), "records")
+			}
+		})
+	}
+}

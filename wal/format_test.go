@@ -48,9 +48,9 @@ func writeGolden(t *testing.T, m *disk.Mem) {
 			t.Fatal(err)
 		}
 		for l.InFlight() > 0 {
-			l.mu.Lock()
-			l.progressLocked()
-			l.mu.Unlock()
+			if _, err := l.Poll(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if err := l.Close(); err != nil {
