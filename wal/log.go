@@ -118,6 +118,9 @@ type Stats struct {
 	Appended     Pos
 	Durable      Pos
 	InFlight     int
+	// OldestInFlight is how long the oldest write has been in flight, 0 if
+	// none is: a watchdog's measure of a disk that hangs.
+	OldestInFlight time.Duration
 	BlockedCount uint64 // Appends that had to wait for a buffer
 	BlockedTime  time.Duration
 	Segments     int   // live
@@ -134,7 +137,9 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Appended, s.Durable = l.appended, l.durablePos
-	s.InFlight = len(l.flying)
+	if s.InFlight = len(l.flying); s.InFlight > 0 {
+		s.OldestInFlight = time.Since(l.flying[0].started)
+	}
 	s.Segments = len(l.segs)
 	s.SegmentBytes = int64(len(l.spares)) * l.opts.SegmentBytes
 	for _, seg := range l.segs {
@@ -166,7 +171,7 @@ func (l *Log) InFlight() int {
 }
 
 // failLocked makes err the log's final error and wakes everybody. The queue is
-// closed so that a Wait that sits in it comes back.
+// closed so that a Wait that sits in it comes back; in a Manual log nobody does.
 func (l *Log) failLocked(err error) {
 	if l.err != nil {
 		return
@@ -174,7 +179,7 @@ func (l *Log) failLocked(err error) {
 	l.err = err
 	l.cond.Broadcast()
 	l.wake()
-	if l.queue != nil {
+	if l.queue != nil && !l.opts.Manual {
 		l.idle.Add(1)
 		go func() {
 			defer l.idle.Done()
