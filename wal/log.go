@@ -111,21 +111,21 @@ type spare struct {
 
 // Stats is a snapshot of counters and gauges.
 type Stats struct {
-	Records      uint64 // appended
-	RecordBytes  uint64
-	Batches      uint64 // completed writes
-	BatchBytes   uint64 // … with headers and padding
-	Appended     Pos
-	Durable      Pos
-	InFlight     int
+	Records     uint64 // appended
+	RecordBytes uint64
+	Batches     uint64 // completed writes
+	BatchBytes  uint64 // … with headers and padding
+	Appended    Pos
+	Durable     Pos
+	InFlight    int
 	// OldestInFlight is how long the oldest write has been in flight, 0 if
 	// none is: a watchdog's measure of a disk that hangs.
 	OldestInFlight time.Duration
-	BlockedCount uint64 // Appends that had to wait for a buffer
-	BlockedTime  time.Duration
-	Segments     int   // live
-	SegmentBytes int64 // all files of the log: live, ahead and spare
-	AheadBytes   int64 // room left without making a file
+	BlockedCount   uint64 // Appends that had to wait for a buffer
+	BlockedTime    time.Duration
+	Segments       int   // live
+	SegmentBytes   int64 // all files of the log: live, ahead and spare
+	AheadBytes     int64 // room left without making a file
 	// FillErr is why no segment could be made ready ahead, nil if one is. The
 	// log goes on in AheadBytes, and then fails for good.
 	FillErr error
