@@ -14,6 +14,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine"
+	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
 	"quire/wal"
@@ -114,6 +115,7 @@ func (m *member) openEngine() error {
 		CheckpointEntries: m.cfg.SnapshotCount,
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
+		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
