@@ -138,9 +138,9 @@ func TestMemFaults(t *testing.T) {
 
 func TestMemQueue(t *testing.T) {
 	m := NewMem(5)
-	f, err := m.Create("a", 64<<10)
+	_, err := m.Create("a", 64<<10)
 	must(t, err)
-	f, err = m.Open("a", Direct)
+	f, err := m.Open("a", Direct)
 	must(t, err)
 	q, err := m.NewQueue(4)
 	must(t, err)

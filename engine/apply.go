@@ -255,7 +255,7 @@ func (a *applier) putOne(dst []byte, req *pb.PutRequest) []byte {
 	if req.PrevKv && prev != nil {
 		dst = appendMessage(dst, 2<<3|2, prev)
 	}
-	a.link(h, &kv, live && cur.HasLease, prev)
+	a.link(h, &kv, live && cur.HasLease, a.eventPrev(req.Key, &cur, prev))
 	return dst
 }
 
@@ -270,7 +270,21 @@ func (a *applier) deleteOne(key []byte) {
 		prev = a.read(cur.Loc)
 	}
 	kv := keyValue{key: key, mod: a.rev + 1, sub: a.sub, tombstone: true}
-	a.link(h, &kv, cur.HasLease, prev)
+	a.link(h, &kv, cur.HasLease, a.eventPrev(key, &cur, prev))
+}
+
+// eventPrev returns what an event that replaces cur, whose bytes are prev, gives
+// as the previous value: the value as of the revision before. That is another
+// one if the same transaction has written the key already.
+func (a *applier) eventPrev(key []byte, cur *index.Version, prev []byte) []byte {
+	if prev == nil || cur.Main <= a.rev {
+		return prev
+	}
+	old, ok := a.e.idx.Get(key, a.rev)
+	if !ok {
+		return nil
+	}
+	return a.read(old.Loc)
 }
 
 // link stores the record, makes it the newest version of its key and keeps the

@@ -40,7 +40,8 @@ type Options struct {
 	// ReclaimBytesPerSecond bounds the background copying of live records out of
 	// sparse segments. Default 16 MiB/s.
 	ReclaimBytesPerSecond int64
-	// LeaseCheckpoint is how far a lease's recorded remaining TTL may lag. Default 5 min.
+	// LeaseCheckpoint is how far the remaining TTL that the log knows may lag for
+	// the longest leases; for others it is a 32nd of the TTL. Default 5 min.
 	LeaseCheckpoint time.Duration
 	// Workers rebuild the index at start. Default 2.
 	Workers int
@@ -98,6 +99,10 @@ func (o *Options) setDefaults() {
 		o.OnFatal = func(error) {}
 	}
 }
+
+// neverCompacted is the compact revision before the first compaction, as in
+// etcd: a compaction to revision 0 is accepted once.
+const neverCompacted = -1
 
 // Engine is the replicated state machine. See doc.go for who may call what.
 type Engine struct {
@@ -165,6 +170,8 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	if cp == nil {
 		e.visible.Store(1)
+		e.compactRev.Store(neverCompacted)
+		e.compactor.mu.removed = neverCompacted
 		e.ap.rev = 1
 		for _, m := range e.opts.Members {
 			e.cluster.restore(m)
@@ -229,7 +236,7 @@ func (e *Engine) die(err error) {
 // Revision returns the newest revision that readers see.
 func (e *Engine) Revision() int64 { return e.visible.Load() }
 
-// CompactRevision returns the last compacted revision, 0 if there was none.
+// CompactRevision returns the last compacted revision, -1 if there was none.
 func (e *Engine) CompactRevision() int64 { return e.compactRev.Load() }
 
 // AppliedIndex returns the log index of the last applied entry.

@@ -65,6 +65,28 @@ func (e *Engine) appendEvent(dst []Event, ev *index.Event, wantPrev bool) ([]Eve
 			return dst, 0, err
 		}
 		out.Prev = wireKV(prev)
+		var d keyValue
+		if err := decodeKV(out.Prev, &d); err != nil {
+			return dst, 0, err
+		}
+		if d.mod == ev.Main { // written twice in one transaction
+			if out.Prev, err = e.valueAt(out.Key, ev.Main-1); err != nil {
+				return dst, 0, err
+			}
+		}
 	}
 	return append(dst, out), len(kv) + len(out.Prev), nil
+}
+
+// valueAt returns the KeyValue of key as of a revision, nil if there is none.
+func (e *Engine) valueAt(key []byte, rev int64) ([]byte, error) {
+	v, ok := e.idx.Get(key, rev)
+	if !ok {
+		return nil, nil
+	}
+	rec, err := e.store.Read(pagestore.Ref(v.Loc))
+	if err != nil {
+		return nil, err
+	}
+	return wireKV(rec), nil
 }

@@ -30,8 +30,10 @@ func (e *Engine) HashKV(rev int64) (hash uint32, compactRev, current int64, err 
 			return 0, compactRev, current, ErrCompacted
 		case at > current:
 			return 0, compactRev, current, ErrFutureRev
-		case at <= 0:
+		case at == 0:
 			at = current
+		case at < 0: // nothing was written before revision 0
+			return crc32.Update(0, castagnoli, []byte(hashBucket)), compactRev, current, nil
 		}
 		h := kvHasher{e: e, compactRev: compactRev, rev: at, crc: crc32.Update(0, castagnoli, []byte(hashBucket))}
 		err = h.run()

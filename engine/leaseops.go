@@ -19,6 +19,9 @@ const expireBatch = 64
 // checkpointBatch bounds how many remaining TTLs one operation records.
 const checkpointBatch = 1000
 
+// recordPeriod is how often the remaining TTLs are looked at.
+const recordPeriod = time.Second
+
 // leasePoll is the longest the lease loop sleeps.
 const leasePoll = 500 * time.Millisecond
 
@@ -148,7 +151,7 @@ func (e *Engine) leaseLoop() {
 		case <-t.C:
 		}
 		wait := e.expireOnce()
-		if now := e.opts.Now(); now-lastRecord > int64(e.opts.LeaseCheckpoint)/4 || cursor != 0 {
+		if now := e.opts.Now(); now-lastRecord > int64(recordPeriod) || cursor != 0 {
 			lastRecord = now
 			cursor = e.recordOnce(cursor)
 		}

@@ -49,6 +49,7 @@ type lease struct {
 	granted   uint64
 	keys      []string // positions are kept in attached
 	heapPos   int32    // -1: not in the heap
+	renewed   bool     // since this member leads
 }
 
 type attachment struct {
@@ -256,6 +257,7 @@ func (l *lessor) renew(id int64) (ttl int64, cleared bool, err error) {
 	if le.deadline <= now {
 		return 0, false, ErrLeaseNotFound // expired; its revoke is under way
 	}
+	le.renewed = true
 	l.armLocked(s, now+le.ttl*int64(time.Second))
 	return le.ttl, le.remaining > 0, nil
 }
@@ -332,13 +334,19 @@ func (l *lessor) expired(dst []int64, max int) (ids []int64, next int64) {
 	return dst, l.mu.expiry.at[0]
 }
 
-// due returns leases whose remaining time has drifted more than interval from
-// what the log knows, for a replicated lease checkpoint, at most max.
-func (l *lessor) due(from uint32, max int, interval time.Duration) (cps []savedLease, next uint32) {
+// dueScan bounds how many leases due looks at in one hold of the lock.
+const dueScan = 16 << 10
+
+// due looks at dueScan leases from the slot from on and returns those, at most
+// max, whose remaining time the log knows too badly: by more than a 32nd of the
+// TTL, at least a second and at most longest. next is the slot to go on with, 0
+// at the end. A lease that is being renewed is left alone until half its TTL
+// has gone: recording it would make each renewal clear the record.
+func (l *lessor) due(from uint32, max int, longest time.Duration) (cps []savedLease, next uint32) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := from
-	for ; int(s) < len(l.mu.slots) && len(cps) < max; s++ {
+	for ; int(s) < len(l.mu.slots) && int(s-from) < dueScan && len(cps) < max; s++ {
 		le := &l.mu.slots[s]
 		if le.id == 0 || le.deadline == forever {
 			continue
@@ -347,7 +355,11 @@ func (l *lessor) due(from uint32, max int, interval time.Duration) (cps []savedL
 		if le.remaining > 0 {
 			known = le.remaining
 		}
-		if left := l.remainingLocked(le); left > 0 && known-left >= int64(interval/time.Second) {
+		left := l.remainingLocked(le)
+		if left == 0 || le.renewed && left > le.ttl/2 {
+			continue
+		}
+		if known-left >= min(int64(longest/time.Second), 1+le.ttl/32) {
 			cps = append(cps, savedLease{id: le.id, remaining: left})
 		}
 	}

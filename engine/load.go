@@ -58,7 +58,7 @@ func (e *Engine) loadIndex(compactRev int64) error {
 	if err != nil {
 		return err
 	}
-	if err := l.Finish(compactRev); err != nil {
+	if err := l.Finish(max(compactRev, 0)); err != nil {
 		return err
 	}
 	for _, ks := range leased {

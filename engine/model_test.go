@@ -51,7 +51,7 @@ type model struct {
 }
 
 func newModel() *model {
-	return &model{rev: 1, states: map[int64]map[string]*mvccpb.KeyValue{1: {}}, events: map[int64][]*mvccpb.Event{}, leases: map[int64]bool{}}
+	return &model{rev: 1, compact: -1, states: map[int64]map[string]*mvccpb.KeyValue{1: {}}, events: map[int64][]*mvccpb.Event{}, leases: map[int64]bool{}}
 }
 
 // write is one revision in the making.

@@ -142,6 +142,9 @@ func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64
 	var hits []sortHit
 	var err error
 	total := int64(0)
+	// As in etcd, a target without an order sorts only what the limit takes
+	// in key order, and one more.
+	cut := req.SortOrder == pb.RangeRequest_NONE && req.Limit > 0 && !revisionFilters(req)
 	byValue := req.SortTarget == pb.RangeRequest_VALUE
 	e.eachAt(s, rev, 0, func(hit *index.Hit) bool {
 		total++
@@ -157,10 +160,13 @@ func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64
 			h.value = kv.value
 		}
 		hits = append(hits, h)
-		return true
+		return !cut || int64(len(hits)) <= req.Limit
 	})
 	if err != nil {
 		return dst, err
+	}
+	if cut {
+		total = e.countAt(s, rev)
 	}
 	sortHits(hits, req)
 	more := req.Limit > 0 && int64(len(hits)) > req.Limit

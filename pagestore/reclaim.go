@@ -47,9 +47,10 @@ type Budget struct {
 // restarts) there may be before Reclaim merges them into one.
 const smallMerge = 8
 
-// retireBytes is after how much copying the emptied segments are retired. Each
-// time ends the copier's page early, so that it is not done for every segment.
-const retireBytes = 1 << 20
+// retireShare is after how much copying the emptied segments are retired, as a
+// part of a segment: 1 MiB of 64. Each time ends the copier's page early, so that
+// it is not done for every small segment.
+const retireShare = 64
 
 // Reclaim empties sealed segments of which little is live: it copies their live
 // records to another segment and has the owner point there. The files go with
@@ -76,7 +77,7 @@ func (s *Store) Reclaim(ctx context.Context, budget Budget, owner ReclaimOwner) 
 		}
 		s.finished(seg)
 		reclaimedBytes += freed
-		if copied += m.copied; copied >= retireBytes {
+		if copied += m.copied; copied >= s.opts.SegmentBytes/retireShare {
 			s.retireMoved()
 			copied = 0
 		}

@@ -75,6 +75,7 @@ type world struct {
 	onImage func(*disk.Mem, []outcome) error // at each operation of the disk
 	fault   error                            // of onImage
 	images  int
+	chances int // images at each operation, at least 1
 }
 
 // outcome is a checkpoint as the model knows it.
@@ -103,11 +104,12 @@ func (w *world) watch() {
 		if w.onImage == nil || w.fault != nil {
 			return
 		}
-		w.images++
-		choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0}
-		img := w.disk.Crash(choice)
-		if err := w.onImage(img, w.possible); err != nil {
-			w.fault = fmt.Errorf("power cut at operation %d, %+v: %w", op, choice, err)
+		for range max(w.chances, 1) {
+			w.images++
+			choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0}
+			if err := w.onImage(w.disk.Crash(choice), w.possible); err != nil {
+				w.fault = fmt.Errorf("power cut at operation %d, %+v: %w", op, choice, err)
+			}
 		}
 	})
 }
@@ -132,7 +134,7 @@ func (w *world) start() error {
 
 // recovered opens a disk, and checks that it holds one of the possible outcomes,
 // whole and with nothing added.
-func recovered(m *disk.Mem, opts Options, possible []outcome, size map[uint64]int) (outcome, map[uint64]Ref, *Store, error) {
+func recovered(m disk.FS, opts Options, possible []outcome, size map[uint64]int) (outcome, map[uint64]Ref, *Store, error) {
 	fail := func(format string, args ...any) (outcome, map[uint64]Ref, *Store, error) {
 		return outcome{}, nil, nil, fmt.Errorf(format, args...)
 	}

@@ -24,8 +24,8 @@ func (s *Server) clusterMethods() []*Method {
 // has no revision.
 func (s *Server) serveMemberList(c *Call) {
 	var r pb.MemberListRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	list := func(c *Call) {
@@ -43,8 +43,8 @@ func (s *Server) serveMemberList(c *Call) {
 
 func (s *Server) serveMemberAdd(c *Call) {
 	var r pb.MemberAddRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	if !validPeerURLs(r.PeerURLs) {
@@ -62,13 +62,13 @@ func (s *Server) serveMemberPromote(c *Call) { s.changeKnownMember(c, &pb.Member
 
 // memberRequest is a request about an existing member.
 type memberRequest interface {
-	UnmarshalVT([]byte) error
+	request
 	GetID() uint64
 }
 
 func (s *Server) changeKnownMember(c *Call, r memberRequest) {
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
 		return
 	}
 	for _, m := range s.cfg.Members() {

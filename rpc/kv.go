@@ -23,8 +23,8 @@ func (s *Server) kvMethods() []*Method {
 func (s *Server) serveRange(c *Call) {
 	r := &c.rng
 	r.Reset()
-	if err := r.UnmarshalVTUnsafe(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
 		return
 	}
 	if err := s.checkLearnerRead(r.Serializable); err != nil {
@@ -54,8 +54,8 @@ func doRange(c *Call) {
 func (s *Server) servePut(c *Call) {
 	r := &c.put
 	r.Reset()
-	if err := r.UnmarshalVTUnsafe(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
 		return
 	}
 	if !s.admit(c, costPut(r)) {
@@ -71,8 +71,8 @@ func (s *Server) servePut(c *Call) {
 func (s *Server) serveDeleteRange(c *Call) {
 	r := &c.del
 	r.Reset()
-	if err := r.UnmarshalVTUnsafe(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
 		return
 	}
 	if err := checkDelete(r); err != nil {
@@ -89,8 +89,8 @@ func (s *Server) serveTxn(c *Call) {
 	}
 	r := &c.txn
 	r.Reset()
-	if err := r.UnmarshalVTUnsafe(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
 		return
 	}
 	if !s.admit(c, costTxn(r)) {
@@ -142,8 +142,8 @@ func classifyTxn(r *pb.TxnRequest) (readOnly, serializable bool) {
 
 func (s *Server) serveCompact(c *Call) {
 	var r pb.CompactionRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	rev, physical := r.Revision, r.Physical

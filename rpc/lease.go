@@ -26,8 +26,8 @@ func (s *Server) serveLeaseGrant(c *Call) {
 		return
 	}
 	var r pb.LeaseGrantRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	body := c.Req
@@ -45,8 +45,8 @@ func (s *Server) serveLeaseGrant(c *Call) {
 
 func (s *Server) serveLeaseRevoke(c *Call) {
 	var r pb.LeaseRevokeRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	c.propose(engine.OpLeaseRevoke, c.Req)
@@ -54,8 +54,8 @@ func (s *Server) serveLeaseRevoke(c *Call) {
 
 func (s *Server) serveTimeToLive(c *Call) {
 	var r pb.LeaseTimeToLiveRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	c.linearize(func(c *Call) {
@@ -97,8 +97,8 @@ func (s *Server) openKeepAlive(st *Stream) Session { return &keepAliveSession{st
 
 func (k *keepAliveSession) Recv(msg []byte) error {
 	var r pb.LeaseKeepAliveRequest
-	if err := r.UnmarshalVT(msg); err != nil {
-		return malformed(err)
+	if err := decode(&msg, &r); err != nil {
+		return err
 	}
 	cfg := &k.stream.srv.cfg
 	// The revision is read first, so that no answer claims a revision at

@@ -26,8 +26,8 @@ func (s *Server) maintenanceMethods() []*Method {
 // the log.
 func (s *Server) serveAlarm(c *Call) {
 	var r pb.AlarmRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	c.applied = func(c *Call, r *engine.Reply) {
@@ -87,8 +87,8 @@ func (s *Server) serveHash(c *Call) {
 
 func (s *Server) serveHashKV(c *Call) {
 	var r pb.HashKVRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	h, compactRev, currentRev, err := s.cfg.Upkeep.HashKV(r.Revision)
@@ -105,8 +105,8 @@ func (s *Server) serveHashKV(c *Call) {
 
 func (s *Server) serveMoveLeader(c *Call) {
 	var r pb.MoveLeaderRequest
-	if err := r.UnmarshalVT(c.Req); err != nil {
-		c.Fail(malformed(err))
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
 		return
 	}
 	if !s.cfg.RaftStatus().IsLeader {

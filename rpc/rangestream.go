@@ -28,8 +28,8 @@ func (s *Server) openRangeStream(st *Stream) Session {
 
 func (r *rangeSession) Recv(msg []byte) error {
 	r.raw = append([]byte(nil), msg...)
-	if err := r.req.UnmarshalVTUnsafe(r.raw); err != nil {
-		return malformed(err)
+	if err := decode(&r.raw, &r.req); err != nil {
+		return err
 	}
 	if err := checkRangeStream(&r.req); err != nil {
 		return err

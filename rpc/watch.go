@@ -45,8 +45,8 @@ func (s *Server) openWatch(st *Stream) Session {
 
 func (w *watchSession) Recv(msg []byte) error {
 	var r pb.WatchRequest
-	if err := r.UnmarshalVTUnsafe(msg); err != nil {
-		return malformed(err)
+	if err := decode(&msg, &r); err != nil {
+		return err
 	}
 	var err error
 	switch u := r.RequestUnion.(type) {

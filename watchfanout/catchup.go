@@ -3,46 +3,89 @@ package watchfanout
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// workList is the streams that need history, and the call to shed.
+// shedInterval is how long a stream may hold events without reading before it
+// is shed, while the total budget is exceeded: between one and two of these.
+const shedInterval = 50 * time.Millisecond
+
+// workList is the streams that need history, in turn, and the call to shed.
+// Its lock is a leaf.
 type workList struct {
-	mu     sync.Mutex
-	cond   *sync.Cond
-	fifo   []*Stream
-	head   int
-	shed   bool
-	closed bool
+	mu      sync.Mutex
+	cond    *sync.Cond
+	fifo    []*Stream
+	head    int
+	parked  []*Stream // wait for the total budget
+	nParked atomic.Int64
+	planned *time.Timer // for the next shed
+	shed    bool
+	closed  bool
 }
 
 func (w *workList) init() { w.cond = sync.NewCond(&w.mu) }
 
 func (w *workList) add(s *Stream) {
 	w.mu.Lock()
+	w.addLocked(s)
+	w.mu.Unlock()
+	w.cond.Signal()
+}
+
+func (w *workList) addLocked(s *Stream) {
 	if w.head > 64 && w.head > len(w.fifo)/2 {
 		n := copy(w.fifo, w.fifo[w.head:])
 		clear(w.fifo[n:])
 		w.fifo, w.head = w.fifo[:n], 0
 	}
 	w.fifo = append(w.fifo, s)
-	w.mu.Unlock()
-	w.cond.Signal()
 }
 
-func (w *workList) requestShed() {
+// park keeps a stream until unpark.
+func (w *workList) park(s *Stream) {
 	w.mu.Lock()
-	already := w.shed
-	w.shed = true
+	w.parked = append(w.parked, s)
+	w.nParked.Store(int64(len(w.parked)))
 	w.mu.Unlock()
-	if !already {
-		w.cond.Signal()
+}
+
+func (w *workList) unpark() {
+	w.mu.Lock()
+	for i, s := range w.parked {
+		w.addLocked(s)
+		w.parked[i] = nil
 	}
+	w.parked = w.parked[:0]
+	w.nParked.Store(0)
+	w.mu.Unlock()
+	w.cond.Broadcast()
+}
+
+// planShed has a worker shed within shedInterval.
+func (w *workList) planShed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.planned != nil || w.closed {
+		return
+	}
+	w.planned = time.AfterFunc(shedInterval, func() {
+		w.mu.Lock()
+		w.planned, w.shed = nil, true
+		w.mu.Unlock()
+		w.cond.Signal()
+	})
 }
 
 func (w *workList) close() {
 	w.mu.Lock()
 	w.closed = true
+	if w.planned != nil {
+		w.planned.Stop()
+	}
 	w.mu.Unlock()
 	w.cond.Broadcast()
 }
@@ -86,6 +129,19 @@ func (h *Hub) schedule(s *Stream) {
 	}
 }
 
+func (h *Hub) overBudget() bool { return h.retained.Load() > h.opts.TotalPendingBytes }
+
+// checkBudget is called after what the queues keep has changed. Over the
+// budget nothing is added to them that is not needed to wake a client up:
+// Publish demotes, workers park. Streams that do not read are shed.
+func (h *Hub) checkBudget() {
+	if h.overBudget() {
+		h.work.planShed()
+	} else if h.work.nParked.Load() > 0 {
+		h.work.unpark()
+	}
+}
+
 // worker is the scratch space of one catch-up goroutine.
 type worker struct {
 	events  []Event
@@ -105,7 +161,12 @@ func (h *Hub) catchUp() {
 			return
 		}
 		if s == nil {
-			h.shed()
+			h.shed(false)
+			continue
+		}
+		if h.overBudget() {
+			h.work.park(s)
+			h.checkBudget()
 			continue
 		}
 		more := h.step(s, &w)
@@ -127,7 +188,10 @@ func (h *Hub) step(s *Stream, w *worker) (more bool) {
 		s.mu.Unlock()
 		return false
 	}
-	s.adopt()
+	if !s.adopt() {
+		s.mu.Unlock()
+		return false
+	}
 	co := s.nextCohort()
 	if co == nil {
 		s.mu.Unlock()
@@ -177,44 +241,103 @@ func (h *Hub) expire(s *Stream, co *cohort, compact int64) (more bool) {
 }
 
 // end cancels those watchers of a cohort that verdict condemns, as far as the
-// stream has room for the answers, and moves the cohort to what the others
+// stream has room for the answers, and moves the cohort on to what the others
 // need. The ids stay taken until the client cancels them, as in etcd.
 func (h *Hub) end(s *Stream, co *cohort, verdict func(m *member, reached int64) (control, bool)) (more bool) {
 	s.mu.Lock()
-	wake, room := false, true
-	lowest := int64(-1)
+	if s.closed {
+		s.mu.Unlock()
+		return false
+	}
+	var answers []control
+	var spared []*cursor
+	room := s.room()
 	for _, c := range co.list {
-		if c.cohort != co || !room {
-			continue
-		}
-		reached := max(c.floor, co.pos)
-		for i := 0; i < len(c.members) && room; {
-			m := c.members[i]
-			ctl, dead := verdict(&m, reached)
-			if !dead {
-				if need := max(reached, m.floor); lowest < 0 || need < lowest {
-					lowest = need
-				}
-				i++
-				continue
-			}
-			s.removeMember(c, i)
-			s.ids[m.id] = nil
-			h.counts.compacted.Add(1)
-			s.q.mu.Lock()
-			wake = s.q.pushControl(ctl) || wake
-			room = s.q.answers < h.opts.MaxControls
-			s.q.mu.Unlock()
+		if c.cohort == co && len(answers) < room {
+			answers, spared = s.condemn(c, verdict, answers, spared)
 		}
 	}
-	if room && lowest > co.pos {
+	for _, c := range spared {
+		co.add(c)
+	}
+	lowest := int64(math.MaxInt64)
+	for _, c := range co.list {
+		if c.cohort == co {
+			lowest = min(lowest, max(c.floor, co.pos))
+		}
+	}
+	if co.count() > 0 && lowest > co.pos {
 		co.rewind(lowest)
 	}
+	wake := false
+	s.q.mu.Lock()
+	for _, ctl := range answers {
+		wake = s.q.pushControl(ctl) || wake
+	}
+	s.q.mu.Unlock()
 	s.mu.Unlock()
+	h.counts.compacted.Add(uint64(len(answers)))
 	if wake {
 		s.ready()
 	}
 	return true
+}
+
+// condemn ends those of a cursor's watchers that are condemned. The cursor
+// keeps them, and is taken out of the cohort, so that they are given what is
+// already queued for them before the answer: a notification that is queued too
+// may have promised it. The others need none of that, for their floors are
+// above what the cursor has reached: they become a cursor of their own.
+func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool), answers []control, spared []*cursor) ([]control, []*cursor) {
+	reached := max(c.floor, c.cohort.pos)
+	dead, alive := c.members[:0:0], c.members[:0:0]
+	done := 0 // of those that go on being expanded
+	for i, m := range c.members {
+		if ctl, condemned := verdict(&m, reached); condemned {
+			answers, dead = append(answers, ctl), append(dead, m)
+			if i < s.cur.pos {
+				done++
+			}
+		} else {
+			alive = append(alive, m)
+		}
+	}
+	if len(dead) == 0 {
+		return answers, spared
+	}
+	h := s.hub
+	delete(s.index, c)
+	c.members = dead
+	if s.cur.item.c == c {
+		s.cur.pos = done
+	}
+	for _, m := range dead {
+		s.ids[m.id] = nil
+		delete(s.progress, m.id)
+	}
+	s.live -= len(dead)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(alive) > 0 {
+		o := &cursor{stream: s, group: c.group, variant: c.variant, state: stateCatchup, floor: math.MaxInt64}
+		for _, m := range alive {
+			s.addMember(o, m)
+			o.floor = min(o.floor, m.floor)
+		}
+		o.n = int32(len(alive))
+		c.n -= o.n
+		s.unsynced++
+		spared = append(spared, o)
+	}
+	h.forgetLocked(c, c.n)
+	return answers, spared
+}
+
+// room is how many more answers the stream takes.
+func (s *Stream) room() int {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	return s.hub.opts.MaxControls - s.q.answers
 }
 
 // deliver gives a chunk to the cohort's cursors and promotes them if it
@@ -239,8 +362,8 @@ func (h *Hub) deliver(s *Stream, co *cohort, want chunkWant, ch *chunk, w *worke
 	if wake {
 		s.ready()
 	}
-	if h.retained.Load() > h.opts.TotalPendingBytes {
-		h.work.requestShed()
+	if h.overBudget() {
+		h.work.planShed()
 	}
 	return more
 }

@@ -120,15 +120,20 @@ func (s *Stream) join(c *cursor) {
 	best.add(c)
 }
 
-// adopt takes the cursors that the publisher has demoted.
-func (s *Stream) adopt() {
+// adopt takes the cursors that the publisher has demoted. It is false if the
+// queue was shed since the stream was scheduled: the next Fill will schedule it.
+func (s *Stream) adopt() bool {
 	h := s.hub
 	s.q.mu.Lock()
+	if s.q.starved {
+		s.q.mu.Unlock()
+		return false
+	}
 	demoted := s.q.demoted
 	s.q.demoted = nil
 	s.q.mu.Unlock()
 	if len(demoted) == 0 {
-		return
+		return true
 	}
 	h.mu.Lock()
 	alive := demoted[:0]
@@ -142,6 +147,7 @@ func (s *Stream) adopt() {
 	for _, c := range alive {
 		s.join(c)
 	}
+	return true
 }
 
 // nextCohort takes the next one in turn and forgets those that are empty.

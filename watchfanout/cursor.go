@@ -25,7 +25,7 @@ const (
 	stateSynced  state = iota // in hub.synced: Publish offers it events
 	stateDemoted              // in stream.q.demoted: a worker will adopt it
 	stateCatchup              // in a cohort of its stream
-	stateDead                 // nowhere: no watcher is left
+	stateDead                 // nowhere: no watcher is left but those passed by compaction
 )
 
 const (
@@ -108,7 +108,7 @@ func (s *Stream) dropMember(c *cursor, i int) {
 	delete(s.index[c], c.members[i].id)
 	if x := &s.cur; x.item.c == c {
 		if i == x.pos {
-			x.restart()
+			x.leave()
 		} else if i < x.pos {
 			x.pos--
 			s.moveMember(c, x.pos, i)

@@ -12,15 +12,27 @@ type FrameFunc func(dst []byte, messageBytes int) []byte
 // expansion is the item that is being written: one segment for each watcher of
 // a cursor, in messages. It survives between Fills.
 type expansion struct {
-	item   item
-	pos    int // watchers that are done
-	ev     int // next position in the segment for the watcher at pos
-	unit   unit
-	within bool // unit is being written in fragments, from ev on
+	item item
+	pos  int // watchers that are done
+	ev   int // next position in the segment for the watcher at pos
+	unit unit
+	// within says that unit is being sent in fragments, from ev on, to the
+	// watcher of id fragmented. Clients lose what comes between fragments, so
+	// they are sent to the end even if the watcher is canceled meanwhile: then
+	// it is an orphan, and the watcher at pos is one that has had nothing.
+	within     bool
+	orphan     bool
+	fragmented int64
 }
 
-// restart forgets how far the watcher at pos has come: it is another one now.
-func (x *expansion) restart() { x.ev, x.within = 0, false }
+// leave is told that the watcher at pos is no longer there.
+func (x *expansion) leave() {
+	if x.within {
+		x.orphan = true
+		return
+	}
+	x.ev = 0
+}
 
 // unit is what goes into one response: segment positions [start, end), whole
 // revisions.
@@ -63,6 +75,7 @@ func (t *tally) settle(h *Hub) {
 	if t.bytes != 0 {
 		h.retained.Add(-t.bytes)
 		h.pendingEvents.Add(-t.events)
+		h.checkBudget()
 	}
 }
 
@@ -88,6 +101,7 @@ func (s *Stream) Fill(dst []byte, maxBytes int, frame FrameFunc) (out []byte, mo
 		s.mu.Unlock()
 		return dst, false
 	}
+	s.filled = s.hub.epoch.Load()
 	s.q.mu.Lock()
 	s.q.starved = false
 	s.q.mu.Unlock()
@@ -138,47 +152,57 @@ func (f *filler) run() (more, lagging bool) {
 func (f *filler) expand() (done bool) {
 	x := &f.s.cur
 	c := x.item.c
-	for x.pos < len(c.members) {
+	for x.within || x.pos < len(c.members) {
 		if len(f.dst) >= f.limit {
 			return false
 		}
-		if f.member(x, &c.members[x.pos]) {
-			x.pos++
-			x.restart()
+		switch {
+		case x.within:
+			f.fragment(x)
+		case !f.member(x, &c.members[x.pos]):
+			continue
+		}
+		if x.within {
+			continue
+		}
+		if x.orphan {
+			x.orphan, x.ev = false, 0
+		} else if x.ev == len(x.item.seg.idx) {
+			x.pos, x.ev = x.pos+1, 0
 		}
 	}
 	return true
 }
 
-// member writes the watcher's next response or fragment. It is true if that
-// was its last.
+// member writes the watcher's next response, or the first fragment of it. It
+// is false if there was nothing to write and there may be later.
 func (f *filler) member(x *expansion, m *member) bool {
 	seg := x.item.seg
-	if !x.within {
-		low := max(x.item.from, m.floor)
-		if low > seg.last {
-			return true
-		}
-		if x.ev == 0 && low > seg.first {
-			x.ev = sort.Search(len(seg.idx), func(i int) bool { return seg.event(i).rev >= low })
-		}
-		f.measure(x)
-		if x.unit.count == 0 {
-			x.ev = x.unit.end
-			return x.ev == len(seg.idx)
-		}
+	low := max(x.item.from, m.floor)
+	if low > seg.last {
+		x.ev = len(seg.idx)
+		return true
 	}
+	if x.ev == 0 && low > seg.first {
+		x.ev = sort.Search(len(seg.idx), func(i int) bool { return seg.event(i).rev >= low })
+	}
+	f.measure(x)
 	u := &x.unit
-	size := len(u.header) + watchIDBytes(m.id) + u.bytes
-	if x.within || m.flags&memberFragment != 0 && u.count > 1 && size >= f.s.hub.opts.FragmentBytes {
-		f.fragment(x, m)
-	} else {
-		f.begin(size, u.header, m.id)
-		f.events(x, x.ev, u.end)
+	if u.count == 0 {
 		x.ev = u.end
+		return x.ev == len(seg.idx)
 	}
 	m.flags &^= memberIdle
-	return x.ev == len(seg.idx) && !x.within
+	size := len(u.header) + watchIDBytes(m.id) + u.bytes
+	if m.flags&memberFragment != 0 && u.count > 1 && size >= f.s.hub.opts.FragmentBytes {
+		x.fragmented = m.id
+		f.fragment(x)
+		return true
+	}
+	f.begin(size, u.header, m.id)
+	f.events(x, x.ev, u.end)
+	x.ev = u.end
+	return true
 }
 
 // measure finds the response that starts at x.ev.
@@ -235,9 +259,9 @@ func (f *filler) events(x *expansion, from, to int) {
 // fragment writes the next part of a response that is too large. As in etcd a
 // part is below FragmentBytes if it has more than one event, counted with the
 // fragment field, which all but the last part carry.
-func (f *filler) fragment(x *expansion, m *member) {
+func (f *filler) fragment(x *expansion) {
 	seg, v, u := x.item.seg, x.item.c.variant, &x.unit
-	size := len(u.header) + watchIDBytes(m.id) + fragmentFieldBytes
+	size := len(u.header) + watchIDBytes(x.fragmented) + fragmentFieldBytes
 	n, i := 0, x.ev
 	for ; i < u.end; i++ {
 		e := seg.event(i)
@@ -255,7 +279,7 @@ func (f *filler) fragment(x *expansion, m *member) {
 	if !x.within {
 		size -= fragmentFieldBytes
 	}
-	f.begin(size, u.header, m.id)
+	f.begin(size, u.header, x.fragmented)
 	if x.within {
 		f.dst = append(f.dst, tagFragment, 1)
 	}

@@ -21,6 +21,7 @@ type Hub struct {
 	prevs    atomic.Int64 // watchers that want prev_kv
 	retained atomic.Int64 // bytes that queues keep alive
 	batches  atomic.Uint64
+	epoch    atomic.Uint64 // of shedding: a stream that filled in this one reads
 	closed   atomic.Bool
 
 	watchers      atomic.Int64 // written under mu
@@ -93,8 +94,8 @@ func (h *Hub) Publish(evs []Event, rev int64) {
 		h.wake[i] = nil
 	}
 	h.wake = h.wake[:0]
-	if h.retained.Load() > h.opts.TotalPendingBytes {
-		h.work.requestShed()
+	if h.overBudget() {
+		h.work.planShed()
 	}
 }
 
@@ -153,12 +154,12 @@ func (h *Hub) offerLocked(p *publishing, c *cursor, seg *segment) bool {
 	}
 	charge := itemBytes + seg.bytesFor(c.variant)
 	limit := h.opts.StreamPendingBytes
-	if h.retained.Load() > h.opts.TotalPendingBytes {
+	if h.overBudget() {
 		limit = 0
 	}
 	q := &c.stream.q
 	q.mu.Lock()
-	if q.pending > 0 && q.pending+charge > limit {
+	if q.starved || q.pending > 0 && q.pending+charge > limit {
 		q.mu.Unlock()
 		return false
 	}
@@ -193,7 +194,7 @@ func (h *Hub) demoteLocked(c *cursor, next int64) {
 
 // acquire takes n references to a batch.
 func (h *Hub) acquire(b *batch, n int64) {
-	if b.refs.Add(n) == n {
+	if n > 0 && b.refs.Add(n) == n {
 		h.retained.Add(b.bytes.Load())
 	}
 }

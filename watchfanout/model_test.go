@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	pb "quire/api/etcdserverpb"
@@ -215,6 +216,8 @@ type client struct {
 	s     *Stream
 	ready chan struct{}
 	buf   []byte
+
+	signals, fills atomic.Int64
 }
 
 func (r *rig) open() *client {
@@ -225,10 +228,12 @@ func (r *rig) open() *client {
 }
 
 func (c *client) signal() {
+	if c.signals.Add(1) > c.fills.Load()+1 {
+		panic("ready called twice without a Fill in between")
+	}
 	select {
 	case c.ready <- struct{}{}:
 	default:
-		panic("ready called twice without a Fill that drained the queue")
 	}
 }
 
@@ -243,6 +248,7 @@ func (c *client) create(req *pb.WatchCreateRequest) {
 func (c *client) fill(maxBytes int) (out []*pb.WatchResponse, more bool) {
 	c.t.Helper()
 	var starts, sizes []int
+	c.fills.Add(1)
 	buf, more := c.s.Fill(c.buf[:0], maxBytes, func(dst []byte, n int) []byte {
 		dst = append(dst, 0xee, 0xee)
 		starts, sizes = append(starts, len(dst)), append(sizes, n)

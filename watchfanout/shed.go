@@ -11,48 +11,51 @@ type victim struct {
 	seq uint64 // age of the oldest batch it keeps
 }
 
-// shed drops the queues that hold the oldest events until what all queues
-// keep alive is well within the budget: those of clients that do not read. A
-// worker does it; the publisher meanwhile demotes whatever does not read.
-func (h *Hub) shed() {
+// shed drops the queues of clients that do not read, those that hold the
+// oldest events first, until what all queues keep alive is well within the
+// budget. all is for tests: it takes readers for idle too.
+func (h *Hub) shed(all bool) {
 	low := h.opts.TotalPendingBytes / 4 * 3
+	epoch := h.epoch.Add(1) - 1
 	h.mu.Lock()
-	victims := make([]victim, 0, len(h.streams))
+	streams := make([]*Stream, 0, len(h.streams))
 	for s := range h.streams {
-		victims = append(victims, victim{s: s})
+		streams = append(streams, s)
 	}
 	h.mu.Unlock()
-	kept := victims[:0]
-	for _, v := range victims {
-		if v.seq = v.s.oldest(); v.seq > 0 {
-			kept = append(kept, v)
+	var victims []victim
+	for _, s := range streams {
+		if seq, filled := s.oldest(); seq > 0 && (all || filled < epoch) {
+			victims = append(victims, victim{s, seq})
 		}
 	}
-	slices.SortFunc(kept, func(a, b victim) int { return cmp.Compare(a.seq, b.seq) })
-	for _, v := range kept {
-		if h.retained.Load() <= low {
-			return
+	slices.SortFunc(victims, func(a, b victim) int { return cmp.Compare(a.seq, b.seq) })
+	for _, v := range victims {
+		if !all && h.retained.Load() <= low {
+			break
 		}
 		v.s.shed()
 		h.counts.sheds.Add(1)
 	}
+	h.checkBudget()
 }
 
-// oldest is the age of the oldest batch the stream keeps, 0 if it keeps none.
-func (s *Stream) oldest() uint64 {
+// oldest is the age of the oldest batch the stream keeps, 0 if it keeps none,
+// and the epoch of its last Fill.
+func (s *Stream) oldest() (seq, filled uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cur.item.c != nil {
-		return s.cur.item.seg.batch.seq
+		return s.cur.item.seg.batch.seq, s.filled
 	}
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
 	for i := s.q.head; i < len(s.q.items); i++ {
 		if s.q.items[i].c != nil {
-			return s.q.items[i].seg.batch.seq
+			return s.q.items[i].seg.batch.seq, s.filled
 		}
 	}
-	return 0
+	return 0, s.filled
 }
 
 // shed drops the stream's queued events. Their cursors go back to the first
@@ -142,6 +145,10 @@ func (s *Stream) splitCurrent(t *tally) *cursor {
 	x := &s.cur
 	c := x.item.c
 	if c == nil || x.within || x.pos >= len(c.members) {
+		return nil
+	}
+	if c.state == stateDead { // passed by compaction: the answer is queued
+		t.dropCurrent(s)
 		return nil
 	}
 	seg := x.item.seg

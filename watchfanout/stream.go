@@ -69,6 +69,7 @@ type Stream struct {
 	scratch  []byte
 	ticking  bool // in the ticker's heap
 	closed   bool
+	filled   uint64 // hub.epoch of the last Fill
 
 	unsynced int // cursors that are demoted or catching up; hub.mu
 }

@@ -55,7 +55,7 @@ func (m *crashModel) put(key, value string, lease int64) {
 
 // replay makes the model of the first n operations.
 func replay(ops []crashOp, n int) *crashModel {
-	m := &crashModel{rev: 1, kvs: map[string]*mvccpb.KeyValue{}, leases: map[int64]bool{}}
+	m := &crashModel{rev: 1, compact: -1, kvs: map[string]*mvccpb.KeyValue{}, leases: map[int64]bool{}}
 	for _, op := range ops[:n] {
 		op.apply(m)
 	}

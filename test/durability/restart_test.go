@@ -102,3 +102,20 @@ func TestSecondProcessOnADataDirectoryEndsAtOnce(t *testing.T) {
 	_, err := s.Client(t).Put(harness.Context(t), "k", "the first is not disturbed")
 	check(t, err)
 }
+
+// TestBootstrapFlagsAreIgnoredOnceThereIsData: a member's identity is that of its first start, whatever the flags say later.
+func TestBootstrapFlagsAreIgnoredOnceThereIsData(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t)
+	c, ctx := s.Client(t), harness.Context(t)
+	first, err := c.Put(ctx, "k", "v")
+	check(t, err)
+	s.Stop(t)
+	s.Restart(t, "--initial-cluster-token", "another", "--initial-cluster", "default=http://127.0.0.1:9,other=http://127.0.0.1:10",
+		"--initial-advertise-peer-urls", "http://127.0.0.1:9", "--initial-cluster-state", "existing")
+	again, err := c.Get(ctx, "k")
+	check(t, err)
+	if again.Count != 1 || again.Header.ClusterId != first.Header.ClusterId || again.Header.MemberId != first.Header.MemberId {
+		t.Errorf("before %v, after %v with %d keys", first.Header, again.Header, again.Count)
+	}
+}
