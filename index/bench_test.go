@@ -249,3 +249,46 @@ func BenchmarkMemory(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkHotKey reads, supersedes and compacts a key with n uncompacted
+// versions.
+func BenchmarkHotKey(b *testing.B) {
+	benchSizes(b, func(b *testing.B, n int) {
+		x := New()
+		key := []byte("hot")
+		for i := range n {
+			insertOne(x, key, int64(i+2))
+		}
+		r := rand.New(rand.NewPCG(3, 4))
+		b.Run("get", func(b *testing.B) {
+			for range b.N {
+				if _, ok := x.Get(key, 2+r.Int64N(int64(n))); !ok {
+					b.Fatal("absent")
+				}
+			}
+		})
+		b.Run("relocate", func(b *testing.B) {
+			x.BeginWrite()
+			defer x.EndWrite()
+			for range b.N {
+				main := 2 + r.Int64N(int64(n))
+				if v, ok := x.GetLocked(key, main); !ok || !x.Relocate(Relocation{key, main, 0, v.Loc, v.Loc}) {
+					b.Fatal("absent")
+				}
+			}
+		})
+		b.Run("update-and-compact", func(b *testing.B) {
+			main := x.log.lastMain
+			for range b.N {
+				main++
+				insertOne(x, key, main)
+				if main%256 == 0 {
+					x.BeginWrite()
+					x.CompactTo(main - int64(n))
+					x.CompactStep(nil, 256)
+					x.EndWrite()
+				}
+			}
+		})
+	})
+}

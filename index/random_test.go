@@ -275,3 +275,11 @@ func locsOf(vs []VersionRef) (locs []Loc) {
 	}
 	return locs
 }
+
+// FuzzOperations lets the fuzzer choose seeds and lengths of sessions.
+func FuzzOperations(f *testing.F) {
+	f.Add(uint64(1), uint16(300))
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
+		newSession(t, seed).run(int(steps) % 2000)
+	})
+}

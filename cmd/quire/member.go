@@ -14,6 +14,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine"
+	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
 	"quire/wal"
@@ -136,6 +137,7 @@ func (m *member) engineOptions() engine.Options {
 		CheckpointEntries: m.cfg.SnapshotCount,
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
+		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
