@@ -7,7 +7,10 @@ import (
 	"quire/engine"
 )
 
-const kvService = "etcdserverpb.KV"
+const (
+	kvService     = "etcdserverpb.KV"
+	rangeFullName = "/" + kvService + "/Range"
+)
 
 func (s *Server) kvMethods() []*Method {
 	return []*Method{

@@ -163,7 +163,10 @@ func TestProcessRestartsWithItsIdentity(t *testing.T) {
 	dir := t.TempDir()
 	identity := regexp.MustCompile(`"local-member-id":"([0-9a-f]+)","cluster-id":"([0-9a-f]+)"`)
 	var first string
-	for i, args := range [][]string{{"--initial-cluster-token=one"}, {"--initial-cluster-token=one"}} {
+	for i, args := range [][]string{
+		{"--initial-cluster-token=one"},
+		{"--initial-cluster-token=two", "--initial-cluster-state=existing", "--initial-cluster=other=http://h:1"},
+	} {
 		p := startQuire(t, dir, append(args, anyPort...)...)
 		p.await(t, "ready to serve client requests")
 		got := identity.FindString(strings.Join(p.lines(), "\n"))
@@ -173,7 +176,7 @@ func TestProcessRestartsWithItsIdentity(t *testing.T) {
 		if got == "" || got != first {
 			t.Errorf("start %d: %s, before %s", i, got, first)
 		}
-		sig := []os.Signal{syscall.SIGKILL, syscall.SIGINT}[i]
+		sig := []os.Signal{syscall.SIGKILL, syscall.SIGINT}[i] // the flags count at the first start only
 		if _, took := p.stop(t, sig); took > 1500*time.Millisecond {
 			t.Errorf("%v took %v", sig, took)
 		}
