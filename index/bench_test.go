@@ -119,7 +119,7 @@ func BenchmarkUpdate(b *testing.B) {
 		delete(fullIndexes, n)
 		main := x.log.lastMain
 		r := rand.New(rand.NewPCG(3, 4))
-		var freed []Loc
+		var freed []VersionRef
 		timed(b, 256, func() {
 			main++
 			insertOne(x, keys.at(r.IntN(n)), main)
@@ -141,7 +141,7 @@ func BenchmarkDelete(b *testing.B) {
 		delete(fullIndexes, n)
 		main := x.log.lastMain
 		i := 0
-		var freed []Loc
+		var freed []VersionRef
 		timed(b, 250, func() {
 			key := keys.at(i % n)
 			i++
@@ -334,7 +334,7 @@ func BenchmarkHotKey(b *testing.B) {
 		})
 		b.Run("update", func(b *testing.B) {
 			main := x.log.lastMain
-			var freed []Loc
+			var freed []VersionRef
 			timed(b, 256, func() {
 				main++
 				insertOne(x, key, main)
