@@ -182,8 +182,13 @@ func (l *Log) openFiles() error {
 	return err
 }
 
+// firstBytes bounds the size of segment 1: a new log should be ready at once, and
+// filling takes time.
+const firstBytes = 8 << 20
+
 // makeFirst makes segment 1 of a new log.
 func (l *Log) makeFirst() error {
+	size := min(l.opts.SegmentBytes, max(firstBytes, int64(l.opts.MaxBatchBytes)+blockBytes))
 	l.logID = l.opts.LogID
 	for l.logID == 0 {
 		var b [8]byte
@@ -197,8 +202,9 @@ func (l *Log) makeFirst() error {
 	if n := len(l.spares); n > 0 {
 		name = l.spares[n-1].name
 		l.spares = l.spares[:n-1]
+		size = l.opts.SegmentBytes
 	} else {
-		f, err := fillTmp(l.dev, name, l.opts.SegmentBytes)
+		f, err := fillTmp(l.dev, name, size)
 		if err == nil {
 			err = finishSpare(l.dev, f, name)
 		}
@@ -206,7 +212,7 @@ func (l *Log) makeFirst() error {
 			return err
 		}
 	}
-	seg, err := makeSegment(l.dev, name, segmentHeader{version: formatVersion, number: 1, logID: l.logID, sizeBytes: l.opts.SegmentBytes})
+	seg, err := makeSegment(l.dev, name, segmentHeader{version: formatVersion, number: 1, logID: l.logID, sizeBytes: size})
 	if err != nil {
 		return err
 	}
