@@ -15,7 +15,7 @@ type model struct {
 	main    int64
 	compact int64
 	nextLoc Loc
-	removed []Loc // by the last compaction
+	removed []Loc // by compaction
 }
 
 func newModel() *model {
@@ -86,7 +86,6 @@ func (m *model) scan(lo, hi string, rev int64) []Hit {
 // and tombstones.
 func (m *model) compactTo(rev int64) {
 	m.compact = rev
-	m.removed = nil
 	for k, vs := range m.keys {
 		var kept []Version
 		for i, v := range vs {
