@@ -93,6 +93,7 @@ func newWorld(seed uint64, m *disk.Mem) *world {
 	opts.DirtyBytes = 8 << 10 << rng.IntN(4)
 	opts.FlushBytes = 4 << 10 << rng.IntN(3)
 	opts.CacheBytes = int64(rng.IntN(3)) * 12 << 10
+	opts.inlineState = 1 + rng.IntN(2)*600 // else every state in a file
 	n := seed
 	opts.Nonce = func() uint64 { n += 0x9e3779b97f4a7c15; return n }
 	return &world{rng: rng, disk: m, opts: opts, size: map[uint64]int{}, place: map[uint64]Ref{}, possible: []outcome{{}}}
