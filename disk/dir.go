@@ -65,6 +65,10 @@ func OpenDir(root string, opts Options) (*Dir, error) {
 	if err := d.takeLock(); err != nil {
 		return nil, wrap("lock", root, 0, err)
 	}
+	if err := d.syncTree(); err != nil {
+		_ = d.Close()
+		return nil, wrap("open", root, 0, err)
+	}
 	d.engine, d.reason = probeEngine(opts)
 	return d, nil
 }
@@ -167,6 +171,20 @@ func (d *Dir) flock(f *os.File, how int) error {
 	return &LockedError{PID: pid}
 }
 
+// syncTree makes the names durable that a process left which died between a
+// change of names and the sync that follows.
+func (d *Dir) syncTree() error {
+	if d.opts.ReadOnly {
+		return nil
+	}
+	return filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = d.syncDir(path)
+		}
+		return err
+	})
+}
+
 // makeDir makes an absolute directory with its parents and makes the new names durable.
 func (d *Dir) makeDir(dir string) error {
 	err := unix.Mkdir(dir, dirPerm)
@@ -261,7 +279,7 @@ func fillZero(abs string, f *dirFile, sizeBytes int64) error {
 	}
 	// One extent if possible. Not every file system can; ENOSPC comes early.
 	err := unix.Fallocate(f.fd, 0, 0, sizeBytes)
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINTR) {
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINTR) {
 		return err
 	}
 	zeroes := AlignedBuf(int(min(fillChunk, sizeBytes)))
@@ -276,7 +294,12 @@ func fillZero(abs string, f *dirFile, sizeBytes int64) error {
 		if n%Align != 0 {
 			out = f
 		}
-		if err := out.writeAt(zeroes[:n], off); err != nil {
+		err := out.writeAt(zeroes[:n], off)
+		if errors.Is(err, unix.EINVAL) && out != f { // no direct I/O after all
+			out = f
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		off += n

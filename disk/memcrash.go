@@ -16,6 +16,12 @@ type CrashChoice struct {
 	// names survive in order, a synced file has its name, and a file grows
 	// only as far as its data arrived.
 	Strict bool
+	// Process: only the process dies, the machine goes on, and another one
+	// opens the directory. Everything written stays visible, and what was not
+	// synced is still not durable; of the queue's writes in flight each is
+	// there or not. Names are durable, since OpenDir syncs directories. Fate
+	// and Strict do not count.
+	Process bool
 }
 
 // Fate is the fate of the writes that were not durable at a power cut.
@@ -38,6 +44,14 @@ func (m *Mem) Crash(c CrashChoice) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rng := rand.New(rand.NewPCG(c.Seed, 0x6372617368))
+	out := NewMem(c.Seed)
+	if c.Process {
+		for _, name := range sortedNames(m.names) {
+			in := m.names[name].orphan(rng)
+			out.names[name], out.dur[name] = in, in
+		}
+		return out
+	}
 	names := make(map[string]*memInode, len(m.dur)+1)
 	for name, in := range m.dur {
 		names[name] = in
@@ -54,7 +68,6 @@ func (m *Mem) Crash(c CrashChoice) *Mem {
 			op.apply(names)
 		}
 	}
-	out := NewMem(c.Seed)
 	for _, name := range sortedNames(names) { // in order: the random choices depend on it
 		in := names[name].crash(rng, c)
 		out.names[name], out.dur[name] = in, in
@@ -85,6 +98,22 @@ func (in *memInode) crash(rng *rand.Rand, c CrashChoice) *memInode {
 	}
 	dur := im.clone()
 	return &memInode{cur: im, dur: dur}
+}
+
+// orphan returns the inode as another process sees it after the first one died.
+func (in *memInode) orphan(rng *rand.Rand) *memInode {
+	out := &memInode{cur: in.cur.clone(), dur: in.dur.clone()}
+	for _, w := range in.pend {
+		if w.direct {
+			if rng.IntN(2) == 0 {
+				continue
+			}
+			w = w.part(0, w.n)
+			w.apply(&out.cur)
+		}
+		out.pend = append(out.pend, w)
+	}
+	return out
 }
 
 // survive returns the parts of w that reach the platter.

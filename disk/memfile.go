@@ -148,18 +148,29 @@ func newInode() *memInode {
 	return &memInode{cur: memImage{gen: new(int)}, dur: memImage{gen: new(int)}}
 }
 
-// complete makes w durable.
+// complete makes w, a direct write, durable. What older writes would have put
+// in its place can no longer arrive.
 func (in *memInode) complete(w *memWrite) {
-	for i, p := range in.pend {
-		if p == w {
-			in.pend = append(in.pend[:i], in.pend[i+1:]...)
-			break
+	var rest []*memWrite
+	older := true
+	for _, p := range in.pend {
+		switch {
+		case p == w:
+			older = false
+		case older && p.kind != truncWrite && !p.direct && p.off < w.end() && w.off < p.end():
+			if p.off < w.off {
+				rest = append(rest, p.part(0, w.off-p.off))
+			}
+			if p.end() > w.end() {
+				rest = append(rest, p.part(w.end()-p.off, p.n))
+			}
+		default:
+			rest = append(rest, p)
 		}
 	}
+	in.pend = rest
 	w.apply(&in.dur)
-	if w.direct {
-		w.apply(&in.cur)
-	}
+	w.apply(&in.cur)
 }
 
 // memFile is a handle.

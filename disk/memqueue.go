@@ -4,7 +4,8 @@ import "bytes"
 
 // NewQueue returns a Queue on m's files. Wait completes a seeded random, not
 // empty choice of the writes in flight, in random order; until then a crash may
-// keep, drop or tear them. The Queue panics if a buffer changes in flight.
+// keep, drop or tear them. The Queue panics if a buffer
+// changes in flight or two writes in flight overlap.
 func (m *Mem) NewQueue(depth int) (Queue, error) {
 	return &memQueue{m: m, depth: depth}, nil
 }
@@ -48,6 +49,11 @@ func (q *memQueue) submitLocked(w Write) error {
 	}
 	fl := &memFlight{w: w, f: f}
 	fl.write = &memWrite{kind: dataWrite, off: w.Off, data: append([]byte(nil), w.Buf...), n: int64(len(w.Buf)), direct: true}
+	for _, p := range f.in.pend {
+		if p.direct && p.off < fl.write.end() && w.Off < p.end() {
+			panic("disk: two writes in flight overlap in " + f.name)
+		}
+	}
 	f.in.pend = append(f.in.pend, fl.write)
 	q.flying = append(q.flying, fl)
 	q.m.cond.Broadcast()

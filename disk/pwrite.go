@@ -1,6 +1,9 @@
 package disk
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // The engines that Dir.Engine names.
 const (
@@ -31,9 +34,16 @@ func newPwriteQueue(depth int) *pwriteQueue {
 	return q
 }
 
+// worker yields before each write: the write blocks its processor until the
+// scheduler's monitor takes it away, and goroutines that could run now and add to
+// the next batch would have to wait for that. With 16 and 100 writers it makes 4
+// and 23 records per write out of 1.3 and 2, for a half and a quarter of the CPU
+// time per record (go test ./wal -bench Append/pwrite). Letting the goroutine in
+// Wait do a write that is alone in flight was tried too and gained nothing more.
 func (q *pwriteQueue) worker() {
 	defer q.wg.Done()
 	for w := range q.work {
+		runtime.Gosched()
 		q.done <- Completion{Token: w.Token, Err: w.File.WriteAt(w.Buf, w.Off)}
 	}
 }

@@ -1,6 +1,9 @@
 package pagestore
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"sync/atomic"
+)
 
 // appender fills pages for one writer: the apply goroutine has one, Reclaim has
 // another, and neither waits for the other. Its open page is private to that
@@ -17,6 +20,8 @@ type appender struct {
 	limit   int      // bytes of open that may be taken
 	records int
 	off     int64 // where the next page goes in seg
+	// taken is used, for Size: the open page counts, too. 0 without one.
+	taken atomic.Int64
 
 	// queue holds sealed pages that are not yet written, oldest first. It
 	// belongs to Store.mu.
@@ -39,6 +44,7 @@ func (a *appender) alloc(n int) (Ref, []byte, error) {
 	start := at + binary.PutUvarint(a.open.data[at:], uint64(n))
 	end := start + n
 	a.used = end
+	a.taken.Store(int64(end))
 	a.records++
 	if a.open.head.kind == kindJumbo {
 		a.limit = 0 // it stays alone
@@ -89,6 +95,7 @@ func (a *appender) seal() {
 	f.head.length = uint32(roundUp(int64(a.used)))
 	a.off += int64(f.head.length)
 	a.open = nil
+	a.taken.Store(0)
 	content := int64(a.used - pageHeadBytes)
 	if f.head.kind == kindJumbo {
 		a.seg.tally.addJumbo(f.page(), content)

@@ -52,3 +52,6 @@ func (r Ref) String() string {
 	}
 	return fmt.Sprintf("%s+%#x+%d", segmentName(r.segment()), int64(r.page())*unitBytes, r.offset())
 }
+
+// Segment returns the id of the segment that the record lies in.
+func (r Ref) Segment() uint32 { return uint32(r.segment()) }

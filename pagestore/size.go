@@ -9,8 +9,10 @@ import (
 )
 
 // FileBytes returns the bytes that the store takes on the disk, or will take once
-// everything is written behind. It is one load.
-func (s *Store) FileBytes() int64 { return s.rootBytes.Load() + s.pageBytes.Load() }
+// everything is written behind. It takes no lock.
+func (s *Store) FileBytes() int64 {
+	return s.rootBytes.Load() + s.pageBytes.Load() + roundUp(s.writer.taken.Load()) + roundUp(s.copier.taken.Load())
+}
 
 // Size returns FileBytes, and an estimate of how many of them are live records,
 // which costs a look at each segment.
@@ -22,7 +24,7 @@ func (s *Store) Size() (fileBytes, liveBytes int64) {
 			liveBytes += seg.tally.live()
 		}
 	}
-	return s.FileBytes(), liveBytes
+	return s.FileBytes(), liveBytes + s.writer.taken.Load() + s.copier.taken.Load()
 }
 
 // tallySum adds up a segment's records while they are replayed.
@@ -66,3 +68,7 @@ func sorted(names []string) []string {
 	slices.Sort(names)
 	return names
 }
+
+// HasSegment tells whether a segment is still there: in use, or emptied but named
+// by the last checkpoint, or kept by a Pin. Ids are not used again while it is.
+func (s *Store) HasSegment(id uint32) bool { return s.segment(segmentID(id)) != nil }

@@ -7,6 +7,7 @@ package authpb
 import (
 	fmt "fmt"
 	protohelpers "github.com/planetscale/vtprotobuf/protohelpers"
+	proto "google.golang.org/protobuf/proto"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	io "io"
 	unsafe "unsafe"
@@ -18,6 +19,110 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+func (m *UserAddOptions) CloneVT() *UserAddOptions {
+	if m == nil {
+		return (*UserAddOptions)(nil)
+	}
+	r := new(UserAddOptions)
+	r.NoPassword = m.NoPassword
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *UserAddOptions) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *User) CloneVT() *User {
+	if m == nil {
+		return (*User)(nil)
+	}
+	r := new(User)
+	r.Options = m.Options.CloneVT()
+	if rhs := m.Name; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Name = tmpBytes
+	}
+	if rhs := m.Password; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Password = tmpBytes
+	}
+	if rhs := m.Roles; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.Roles = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *User) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Permission) CloneVT() *Permission {
+	if m == nil {
+		return (*Permission)(nil)
+	}
+	r := new(Permission)
+	r.PermType = m.PermType
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if rhs := m.RangeEnd; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.RangeEnd = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Permission) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Role) CloneVT() *Role {
+	if m == nil {
+		return (*Role)(nil)
+	}
+	r := new(Role)
+	if rhs := m.Name; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Name = tmpBytes
+	}
+	if rhs := m.KeyPermission; rhs != nil {
+		tmpContainer := make([]*Permission, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.KeyPermission = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Role) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
 
 func (m *UserAddOptions) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {

@@ -12,7 +12,6 @@ import (
 	io "io"
 	authpb "quire/api/authpb"
 	mvccpb "quire/api/mvccpb"
-	sync "sync"
 	unsafe "unsafe"
 )
 
@@ -22,6 +21,2165 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+func (m *ResponseHeader) CloneVT() *ResponseHeader {
+	if m == nil {
+		return (*ResponseHeader)(nil)
+	}
+	r := new(ResponseHeader)
+	r.ClusterId = m.ClusterId
+	r.MemberId = m.MemberId
+	r.Revision = m.Revision
+	r.RaftTerm = m.RaftTerm
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *ResponseHeader) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *RangeRequest) CloneVT() *RangeRequest {
+	if m == nil {
+		return (*RangeRequest)(nil)
+	}
+	r := new(RangeRequest)
+	r.Limit = m.Limit
+	r.Revision = m.Revision
+	r.SortOrder = m.SortOrder
+	r.SortTarget = m.SortTarget
+	r.Serializable = m.Serializable
+	r.KeysOnly = m.KeysOnly
+	r.CountOnly = m.CountOnly
+	r.MinModRevision = m.MinModRevision
+	r.MaxModRevision = m.MaxModRevision
+	r.MinCreateRevision = m.MinCreateRevision
+	r.MaxCreateRevision = m.MaxCreateRevision
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if rhs := m.RangeEnd; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.RangeEnd = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *RangeRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *RangeResponse) CloneVT() *RangeResponse {
+	if m == nil {
+		return (*RangeResponse)(nil)
+	}
+	r := new(RangeResponse)
+	r.Header = m.Header.CloneVT()
+	r.More = m.More
+	r.Count = m.Count
+	if rhs := m.Kvs; rhs != nil {
+		tmpContainer := make([]*mvccpb.KeyValue, len(rhs))
+		for k, v := range rhs {
+			if vtpb, ok := interface{}(v).(interface{ CloneVT() *mvccpb.KeyValue }); ok {
+				tmpContainer[k] = vtpb.CloneVT()
+			} else {
+				tmpContainer[k] = proto.Clone(v).(*mvccpb.KeyValue)
+			}
+		}
+		r.Kvs = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *RangeResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *PutRequest) CloneVT() *PutRequest {
+	if m == nil {
+		return (*PutRequest)(nil)
+	}
+	r := new(PutRequest)
+	r.Lease = m.Lease
+	r.PrevKv = m.PrevKv
+	r.IgnoreValue = m.IgnoreValue
+	r.IgnoreLease = m.IgnoreLease
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if rhs := m.Value; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Value = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *PutRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *PutResponse) CloneVT() *PutResponse {
+	if m == nil {
+		return (*PutResponse)(nil)
+	}
+	r := new(PutResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.PrevKv; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface{ CloneVT() *mvccpb.KeyValue }); ok {
+			r.PrevKv = vtpb.CloneVT()
+		} else {
+			r.PrevKv = proto.Clone(rhs).(*mvccpb.KeyValue)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *PutResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DeleteRangeRequest) CloneVT() *DeleteRangeRequest {
+	if m == nil {
+		return (*DeleteRangeRequest)(nil)
+	}
+	r := new(DeleteRangeRequest)
+	r.PrevKv = m.PrevKv
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if rhs := m.RangeEnd; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.RangeEnd = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DeleteRangeRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DeleteRangeResponse) CloneVT() *DeleteRangeResponse {
+	if m == nil {
+		return (*DeleteRangeResponse)(nil)
+	}
+	r := new(DeleteRangeResponse)
+	r.Header = m.Header.CloneVT()
+	r.Deleted = m.Deleted
+	if rhs := m.PrevKvs; rhs != nil {
+		tmpContainer := make([]*mvccpb.KeyValue, len(rhs))
+		for k, v := range rhs {
+			if vtpb, ok := interface{}(v).(interface{ CloneVT() *mvccpb.KeyValue }); ok {
+				tmpContainer[k] = vtpb.CloneVT()
+			} else {
+				tmpContainer[k] = proto.Clone(v).(*mvccpb.KeyValue)
+			}
+		}
+		r.PrevKvs = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DeleteRangeResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *RequestOp) CloneVT() *RequestOp {
+	if m == nil {
+		return (*RequestOp)(nil)
+	}
+	r := new(RequestOp)
+	if m.Request != nil {
+		r.Request = m.Request.(interface{ CloneVT() isRequestOp_Request }).CloneVT()
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *RequestOp) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *RequestOp_RequestRange) CloneVT() isRequestOp_Request {
+	if m == nil {
+		return (*RequestOp_RequestRange)(nil)
+	}
+	r := new(RequestOp_RequestRange)
+	r.RequestRange = m.RequestRange.CloneVT()
+	return r
+}
+
+func (m *RequestOp_RequestPut) CloneVT() isRequestOp_Request {
+	if m == nil {
+		return (*RequestOp_RequestPut)(nil)
+	}
+	r := new(RequestOp_RequestPut)
+	r.RequestPut = m.RequestPut.CloneVT()
+	return r
+}
+
+func (m *RequestOp_RequestDeleteRange) CloneVT() isRequestOp_Request {
+	if m == nil {
+		return (*RequestOp_RequestDeleteRange)(nil)
+	}
+	r := new(RequestOp_RequestDeleteRange)
+	r.RequestDeleteRange = m.RequestDeleteRange.CloneVT()
+	return r
+}
+
+func (m *RequestOp_RequestTxn) CloneVT() isRequestOp_Request {
+	if m == nil {
+		return (*RequestOp_RequestTxn)(nil)
+	}
+	r := new(RequestOp_RequestTxn)
+	r.RequestTxn = m.RequestTxn.CloneVT()
+	return r
+}
+
+func (m *ResponseOp) CloneVT() *ResponseOp {
+	if m == nil {
+		return (*ResponseOp)(nil)
+	}
+	r := new(ResponseOp)
+	if m.Response != nil {
+		r.Response = m.Response.(interface{ CloneVT() isResponseOp_Response }).CloneVT()
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *ResponseOp) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *ResponseOp_ResponseRange) CloneVT() isResponseOp_Response {
+	if m == nil {
+		return (*ResponseOp_ResponseRange)(nil)
+	}
+	r := new(ResponseOp_ResponseRange)
+	r.ResponseRange = m.ResponseRange.CloneVT()
+	return r
+}
+
+func (m *ResponseOp_ResponsePut) CloneVT() isResponseOp_Response {
+	if m == nil {
+		return (*ResponseOp_ResponsePut)(nil)
+	}
+	r := new(ResponseOp_ResponsePut)
+	r.ResponsePut = m.ResponsePut.CloneVT()
+	return r
+}
+
+func (m *ResponseOp_ResponseDeleteRange) CloneVT() isResponseOp_Response {
+	if m == nil {
+		return (*ResponseOp_ResponseDeleteRange)(nil)
+	}
+	r := new(ResponseOp_ResponseDeleteRange)
+	r.ResponseDeleteRange = m.ResponseDeleteRange.CloneVT()
+	return r
+}
+
+func (m *ResponseOp_ResponseTxn) CloneVT() isResponseOp_Response {
+	if m == nil {
+		return (*ResponseOp_ResponseTxn)(nil)
+	}
+	r := new(ResponseOp_ResponseTxn)
+	r.ResponseTxn = m.ResponseTxn.CloneVT()
+	return r
+}
+
+func (m *Compare) CloneVT() *Compare {
+	if m == nil {
+		return (*Compare)(nil)
+	}
+	r := new(Compare)
+	r.Result = m.Result
+	r.Target = m.Target
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if m.TargetUnion != nil {
+		r.TargetUnion = m.TargetUnion.(interface{ CloneVT() isCompare_TargetUnion }).CloneVT()
+	}
+	if rhs := m.RangeEnd; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.RangeEnd = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Compare) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Compare_Version) CloneVT() isCompare_TargetUnion {
+	if m == nil {
+		return (*Compare_Version)(nil)
+	}
+	r := new(Compare_Version)
+	r.Version = m.Version
+	return r
+}
+
+func (m *Compare_CreateRevision) CloneVT() isCompare_TargetUnion {
+	if m == nil {
+		return (*Compare_CreateRevision)(nil)
+	}
+	r := new(Compare_CreateRevision)
+	r.CreateRevision = m.CreateRevision
+	return r
+}
+
+func (m *Compare_ModRevision) CloneVT() isCompare_TargetUnion {
+	if m == nil {
+		return (*Compare_ModRevision)(nil)
+	}
+	r := new(Compare_ModRevision)
+	r.ModRevision = m.ModRevision
+	return r
+}
+
+func (m *Compare_Value) CloneVT() isCompare_TargetUnion {
+	if m == nil {
+		return (*Compare_Value)(nil)
+	}
+	r := new(Compare_Value)
+	if rhs := m.Value; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Value = tmpBytes
+	}
+	return r
+}
+
+func (m *Compare_Lease) CloneVT() isCompare_TargetUnion {
+	if m == nil {
+		return (*Compare_Lease)(nil)
+	}
+	r := new(Compare_Lease)
+	r.Lease = m.Lease
+	return r
+}
+
+func (m *TxnRequest) CloneVT() *TxnRequest {
+	if m == nil {
+		return (*TxnRequest)(nil)
+	}
+	r := new(TxnRequest)
+	if rhs := m.Compare; rhs != nil {
+		tmpContainer := make([]*Compare, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Compare = tmpContainer
+	}
+	if rhs := m.Success; rhs != nil {
+		tmpContainer := make([]*RequestOp, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Success = tmpContainer
+	}
+	if rhs := m.Failure; rhs != nil {
+		tmpContainer := make([]*RequestOp, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Failure = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *TxnRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *TxnResponse) CloneVT() *TxnResponse {
+	if m == nil {
+		return (*TxnResponse)(nil)
+	}
+	r := new(TxnResponse)
+	r.Header = m.Header.CloneVT()
+	r.Succeeded = m.Succeeded
+	if rhs := m.Responses; rhs != nil {
+		tmpContainer := make([]*ResponseOp, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Responses = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *TxnResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *CompactionRequest) CloneVT() *CompactionRequest {
+	if m == nil {
+		return (*CompactionRequest)(nil)
+	}
+	r := new(CompactionRequest)
+	r.Revision = m.Revision
+	r.Physical = m.Physical
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *CompactionRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *CompactionResponse) CloneVT() *CompactionResponse {
+	if m == nil {
+		return (*CompactionResponse)(nil)
+	}
+	r := new(CompactionResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *CompactionResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *HashRequest) CloneVT() *HashRequest {
+	if m == nil {
+		return (*HashRequest)(nil)
+	}
+	r := new(HashRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *HashRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *HashKVRequest) CloneVT() *HashKVRequest {
+	if m == nil {
+		return (*HashKVRequest)(nil)
+	}
+	r := new(HashKVRequest)
+	r.Revision = m.Revision
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *HashKVRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *HashKVResponse) CloneVT() *HashKVResponse {
+	if m == nil {
+		return (*HashKVResponse)(nil)
+	}
+	r := new(HashKVResponse)
+	r.Header = m.Header.CloneVT()
+	r.Hash = m.Hash
+	r.CompactRevision = m.CompactRevision
+	r.HashRevision = m.HashRevision
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *HashKVResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *HashResponse) CloneVT() *HashResponse {
+	if m == nil {
+		return (*HashResponse)(nil)
+	}
+	r := new(HashResponse)
+	r.Header = m.Header.CloneVT()
+	r.Hash = m.Hash
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *HashResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *SnapshotRequest) CloneVT() *SnapshotRequest {
+	if m == nil {
+		return (*SnapshotRequest)(nil)
+	}
+	r := new(SnapshotRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *SnapshotRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *SnapshotResponse) CloneVT() *SnapshotResponse {
+	if m == nil {
+		return (*SnapshotResponse)(nil)
+	}
+	r := new(SnapshotResponse)
+	r.Header = m.Header.CloneVT()
+	r.RemainingBytes = m.RemainingBytes
+	r.Version = m.Version
+	if rhs := m.Blob; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Blob = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *SnapshotResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *WatchRequest) CloneVT() *WatchRequest {
+	if m == nil {
+		return (*WatchRequest)(nil)
+	}
+	r := new(WatchRequest)
+	if m.RequestUnion != nil {
+		r.RequestUnion = m.RequestUnion.(interface {
+			CloneVT() isWatchRequest_RequestUnion
+		}).CloneVT()
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *WatchRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *WatchRequest_CreateRequest) CloneVT() isWatchRequest_RequestUnion {
+	if m == nil {
+		return (*WatchRequest_CreateRequest)(nil)
+	}
+	r := new(WatchRequest_CreateRequest)
+	r.CreateRequest = m.CreateRequest.CloneVT()
+	return r
+}
+
+func (m *WatchRequest_CancelRequest) CloneVT() isWatchRequest_RequestUnion {
+	if m == nil {
+		return (*WatchRequest_CancelRequest)(nil)
+	}
+	r := new(WatchRequest_CancelRequest)
+	r.CancelRequest = m.CancelRequest.CloneVT()
+	return r
+}
+
+func (m *WatchRequest_ProgressRequest) CloneVT() isWatchRequest_RequestUnion {
+	if m == nil {
+		return (*WatchRequest_ProgressRequest)(nil)
+	}
+	r := new(WatchRequest_ProgressRequest)
+	r.ProgressRequest = m.ProgressRequest.CloneVT()
+	return r
+}
+
+func (m *WatchCreateRequest) CloneVT() *WatchCreateRequest {
+	if m == nil {
+		return (*WatchCreateRequest)(nil)
+	}
+	r := new(WatchCreateRequest)
+	r.StartRevision = m.StartRevision
+	r.ProgressNotify = m.ProgressNotify
+	r.PrevKv = m.PrevKv
+	r.WatchId = m.WatchId
+	r.Fragment = m.Fragment
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if rhs := m.RangeEnd; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.RangeEnd = tmpBytes
+	}
+	if rhs := m.Filters; rhs != nil {
+		tmpContainer := make([]WatchCreateRequest_FilterType, len(rhs))
+		copy(tmpContainer, rhs)
+		r.Filters = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *WatchCreateRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *WatchCancelRequest) CloneVT() *WatchCancelRequest {
+	if m == nil {
+		return (*WatchCancelRequest)(nil)
+	}
+	r := new(WatchCancelRequest)
+	r.WatchId = m.WatchId
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *WatchCancelRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *WatchProgressRequest) CloneVT() *WatchProgressRequest {
+	if m == nil {
+		return (*WatchProgressRequest)(nil)
+	}
+	r := new(WatchProgressRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *WatchProgressRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *WatchResponse) CloneVT() *WatchResponse {
+	if m == nil {
+		return (*WatchResponse)(nil)
+	}
+	r := new(WatchResponse)
+	r.Header = m.Header.CloneVT()
+	r.WatchId = m.WatchId
+	r.Created = m.Created
+	r.Canceled = m.Canceled
+	r.CompactRevision = m.CompactRevision
+	r.CancelReason = m.CancelReason
+	r.Fragment = m.Fragment
+	if rhs := m.Events; rhs != nil {
+		tmpContainer := make([]*mvccpb.Event, len(rhs))
+		for k, v := range rhs {
+			if vtpb, ok := interface{}(v).(interface{ CloneVT() *mvccpb.Event }); ok {
+				tmpContainer[k] = vtpb.CloneVT()
+			} else {
+				tmpContainer[k] = proto.Clone(v).(*mvccpb.Event)
+			}
+		}
+		r.Events = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *WatchResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseGrantRequest) CloneVT() *LeaseGrantRequest {
+	if m == nil {
+		return (*LeaseGrantRequest)(nil)
+	}
+	r := new(LeaseGrantRequest)
+	r.TTL = m.TTL
+	r.ID = m.ID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseGrantRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseGrantResponse) CloneVT() *LeaseGrantResponse {
+	if m == nil {
+		return (*LeaseGrantResponse)(nil)
+	}
+	r := new(LeaseGrantResponse)
+	r.Header = m.Header.CloneVT()
+	r.ID = m.ID
+	r.TTL = m.TTL
+	r.Error = m.Error
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseGrantResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseRevokeRequest) CloneVT() *LeaseRevokeRequest {
+	if m == nil {
+		return (*LeaseRevokeRequest)(nil)
+	}
+	r := new(LeaseRevokeRequest)
+	r.ID = m.ID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseRevokeRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseRevokeResponse) CloneVT() *LeaseRevokeResponse {
+	if m == nil {
+		return (*LeaseRevokeResponse)(nil)
+	}
+	r := new(LeaseRevokeResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseRevokeResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseCheckpoint) CloneVT() *LeaseCheckpoint {
+	if m == nil {
+		return (*LeaseCheckpoint)(nil)
+	}
+	r := new(LeaseCheckpoint)
+	r.ID = m.ID
+	r.Remaining_TTL = m.Remaining_TTL
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseCheckpoint) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseCheckpointRequest) CloneVT() *LeaseCheckpointRequest {
+	if m == nil {
+		return (*LeaseCheckpointRequest)(nil)
+	}
+	r := new(LeaseCheckpointRequest)
+	if rhs := m.Checkpoints; rhs != nil {
+		tmpContainer := make([]*LeaseCheckpoint, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Checkpoints = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseCheckpointRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseCheckpointResponse) CloneVT() *LeaseCheckpointResponse {
+	if m == nil {
+		return (*LeaseCheckpointResponse)(nil)
+	}
+	r := new(LeaseCheckpointResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseCheckpointResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseKeepAliveRequest) CloneVT() *LeaseKeepAliveRequest {
+	if m == nil {
+		return (*LeaseKeepAliveRequest)(nil)
+	}
+	r := new(LeaseKeepAliveRequest)
+	r.ID = m.ID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseKeepAliveRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseKeepAliveResponse) CloneVT() *LeaseKeepAliveResponse {
+	if m == nil {
+		return (*LeaseKeepAliveResponse)(nil)
+	}
+	r := new(LeaseKeepAliveResponse)
+	r.Header = m.Header.CloneVT()
+	r.ID = m.ID
+	r.TTL = m.TTL
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseKeepAliveResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseTimeToLiveRequest) CloneVT() *LeaseTimeToLiveRequest {
+	if m == nil {
+		return (*LeaseTimeToLiveRequest)(nil)
+	}
+	r := new(LeaseTimeToLiveRequest)
+	r.ID = m.ID
+	r.Keys = m.Keys
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseTimeToLiveRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseTimeToLiveResponse) CloneVT() *LeaseTimeToLiveResponse {
+	if m == nil {
+		return (*LeaseTimeToLiveResponse)(nil)
+	}
+	r := new(LeaseTimeToLiveResponse)
+	r.Header = m.Header.CloneVT()
+	r.ID = m.ID
+	r.TTL = m.TTL
+	r.GrantedTTL = m.GrantedTTL
+	if rhs := m.Keys; rhs != nil {
+		tmpContainer := make([][]byte, len(rhs))
+		for k, v := range rhs {
+			tmpBytes := make([]byte, len(v))
+			copy(tmpBytes, v)
+			tmpContainer[k] = tmpBytes
+		}
+		r.Keys = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseTimeToLiveResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseLeasesRequest) CloneVT() *LeaseLeasesRequest {
+	if m == nil {
+		return (*LeaseLeasesRequest)(nil)
+	}
+	r := new(LeaseLeasesRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseLeasesRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseStatus) CloneVT() *LeaseStatus {
+	if m == nil {
+		return (*LeaseStatus)(nil)
+	}
+	r := new(LeaseStatus)
+	r.ID = m.ID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseStatus) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaseLeasesResponse) CloneVT() *LeaseLeasesResponse {
+	if m == nil {
+		return (*LeaseLeasesResponse)(nil)
+	}
+	r := new(LeaseLeasesResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Leases; rhs != nil {
+		tmpContainer := make([]*LeaseStatus, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Leases = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaseLeasesResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Member) CloneVT() *Member {
+	if m == nil {
+		return (*Member)(nil)
+	}
+	r := new(Member)
+	r.ID = m.ID
+	r.Name = m.Name
+	r.IsLearner = m.IsLearner
+	if rhs := m.PeerURLs; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.PeerURLs = tmpContainer
+	}
+	if rhs := m.ClientURLs; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.ClientURLs = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Member) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberAddRequest) CloneVT() *MemberAddRequest {
+	if m == nil {
+		return (*MemberAddRequest)(nil)
+	}
+	r := new(MemberAddRequest)
+	r.IsLearner = m.IsLearner
+	if rhs := m.PeerURLs; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.PeerURLs = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberAddRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberAddResponse) CloneVT() *MemberAddResponse {
+	if m == nil {
+		return (*MemberAddResponse)(nil)
+	}
+	r := new(MemberAddResponse)
+	r.Header = m.Header.CloneVT()
+	r.Member = m.Member.CloneVT()
+	if rhs := m.Members; rhs != nil {
+		tmpContainer := make([]*Member, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Members = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberAddResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberRemoveRequest) CloneVT() *MemberRemoveRequest {
+	if m == nil {
+		return (*MemberRemoveRequest)(nil)
+	}
+	r := new(MemberRemoveRequest)
+	r.ID = m.ID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberRemoveRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberRemoveResponse) CloneVT() *MemberRemoveResponse {
+	if m == nil {
+		return (*MemberRemoveResponse)(nil)
+	}
+	r := new(MemberRemoveResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Members; rhs != nil {
+		tmpContainer := make([]*Member, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Members = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberRemoveResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberUpdateRequest) CloneVT() *MemberUpdateRequest {
+	if m == nil {
+		return (*MemberUpdateRequest)(nil)
+	}
+	r := new(MemberUpdateRequest)
+	r.ID = m.ID
+	if rhs := m.PeerURLs; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.PeerURLs = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberUpdateRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberUpdateResponse) CloneVT() *MemberUpdateResponse {
+	if m == nil {
+		return (*MemberUpdateResponse)(nil)
+	}
+	r := new(MemberUpdateResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Members; rhs != nil {
+		tmpContainer := make([]*Member, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Members = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberUpdateResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberListRequest) CloneVT() *MemberListRequest {
+	if m == nil {
+		return (*MemberListRequest)(nil)
+	}
+	r := new(MemberListRequest)
+	r.Linearizable = m.Linearizable
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberListRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberListResponse) CloneVT() *MemberListResponse {
+	if m == nil {
+		return (*MemberListResponse)(nil)
+	}
+	r := new(MemberListResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Members; rhs != nil {
+		tmpContainer := make([]*Member, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Members = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberListResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberPromoteRequest) CloneVT() *MemberPromoteRequest {
+	if m == nil {
+		return (*MemberPromoteRequest)(nil)
+	}
+	r := new(MemberPromoteRequest)
+	r.ID = m.ID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberPromoteRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MemberPromoteResponse) CloneVT() *MemberPromoteResponse {
+	if m == nil {
+		return (*MemberPromoteResponse)(nil)
+	}
+	r := new(MemberPromoteResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Members; rhs != nil {
+		tmpContainer := make([]*Member, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Members = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MemberPromoteResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DefragmentRequest) CloneVT() *DefragmentRequest {
+	if m == nil {
+		return (*DefragmentRequest)(nil)
+	}
+	r := new(DefragmentRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DefragmentRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DefragmentResponse) CloneVT() *DefragmentResponse {
+	if m == nil {
+		return (*DefragmentResponse)(nil)
+	}
+	r := new(DefragmentResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DefragmentResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MoveLeaderRequest) CloneVT() *MoveLeaderRequest {
+	if m == nil {
+		return (*MoveLeaderRequest)(nil)
+	}
+	r := new(MoveLeaderRequest)
+	r.TargetID = m.TargetID
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MoveLeaderRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *MoveLeaderResponse) CloneVT() *MoveLeaderResponse {
+	if m == nil {
+		return (*MoveLeaderResponse)(nil)
+	}
+	r := new(MoveLeaderResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *MoveLeaderResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AlarmRequest) CloneVT() *AlarmRequest {
+	if m == nil {
+		return (*AlarmRequest)(nil)
+	}
+	r := new(AlarmRequest)
+	r.Action = m.Action
+	r.MemberID = m.MemberID
+	r.Alarm = m.Alarm
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AlarmRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AlarmMember) CloneVT() *AlarmMember {
+	if m == nil {
+		return (*AlarmMember)(nil)
+	}
+	r := new(AlarmMember)
+	r.MemberID = m.MemberID
+	r.Alarm = m.Alarm
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AlarmMember) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AlarmResponse) CloneVT() *AlarmResponse {
+	if m == nil {
+		return (*AlarmResponse)(nil)
+	}
+	r := new(AlarmResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Alarms; rhs != nil {
+		tmpContainer := make([]*AlarmMember, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Alarms = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AlarmResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DowngradeRequest) CloneVT() *DowngradeRequest {
+	if m == nil {
+		return (*DowngradeRequest)(nil)
+	}
+	r := new(DowngradeRequest)
+	r.Action = m.Action
+	r.Version = m.Version
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DowngradeRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DowngradeResponse) CloneVT() *DowngradeResponse {
+	if m == nil {
+		return (*DowngradeResponse)(nil)
+	}
+	r := new(DowngradeResponse)
+	r.Header = m.Header.CloneVT()
+	r.Version = m.Version
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DowngradeResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DowngradeVersionTestRequest) CloneVT() *DowngradeVersionTestRequest {
+	if m == nil {
+		return (*DowngradeVersionTestRequest)(nil)
+	}
+	r := new(DowngradeVersionTestRequest)
+	r.Ver = m.Ver
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DowngradeVersionTestRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *StatusRequest) CloneVT() *StatusRequest {
+	if m == nil {
+		return (*StatusRequest)(nil)
+	}
+	r := new(StatusRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *StatusRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *StatusResponse) CloneVT() *StatusResponse {
+	if m == nil {
+		return (*StatusResponse)(nil)
+	}
+	r := new(StatusResponse)
+	r.Header = m.Header.CloneVT()
+	r.Version = m.Version
+	r.DbSize = m.DbSize
+	r.Leader = m.Leader
+	r.RaftIndex = m.RaftIndex
+	r.RaftTerm = m.RaftTerm
+	r.RaftAppliedIndex = m.RaftAppliedIndex
+	r.DbSizeInUse = m.DbSizeInUse
+	r.IsLearner = m.IsLearner
+	r.StorageVersion = m.StorageVersion
+	r.DbSizeQuota = m.DbSizeQuota
+	r.DowngradeInfo = m.DowngradeInfo.CloneVT()
+	if rhs := m.Errors; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.Errors = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *StatusResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *DowngradeInfo) CloneVT() *DowngradeInfo {
+	if m == nil {
+		return (*DowngradeInfo)(nil)
+	}
+	r := new(DowngradeInfo)
+	r.Enabled = m.Enabled
+	r.TargetVersion = m.TargetVersion
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *DowngradeInfo) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthEnableRequest) CloneVT() *AuthEnableRequest {
+	if m == nil {
+		return (*AuthEnableRequest)(nil)
+	}
+	r := new(AuthEnableRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthEnableRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthDisableRequest) CloneVT() *AuthDisableRequest {
+	if m == nil {
+		return (*AuthDisableRequest)(nil)
+	}
+	r := new(AuthDisableRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthDisableRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthStatusRequest) CloneVT() *AuthStatusRequest {
+	if m == nil {
+		return (*AuthStatusRequest)(nil)
+	}
+	r := new(AuthStatusRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthStatusRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthenticateRequest) CloneVT() *AuthenticateRequest {
+	if m == nil {
+		return (*AuthenticateRequest)(nil)
+	}
+	r := new(AuthenticateRequest)
+	r.Name = m.Name
+	r.Password = m.Password
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthenticateRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserAddRequest) CloneVT() *AuthUserAddRequest {
+	if m == nil {
+		return (*AuthUserAddRequest)(nil)
+	}
+	r := new(AuthUserAddRequest)
+	r.Name = m.Name
+	r.Password = m.Password
+	r.HashedPassword = m.HashedPassword
+	if rhs := m.Options; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface{ CloneVT() *authpb.UserAddOptions }); ok {
+			r.Options = vtpb.CloneVT()
+		} else {
+			r.Options = proto.Clone(rhs).(*authpb.UserAddOptions)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserAddRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserGetRequest) CloneVT() *AuthUserGetRequest {
+	if m == nil {
+		return (*AuthUserGetRequest)(nil)
+	}
+	r := new(AuthUserGetRequest)
+	r.Name = m.Name
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserGetRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserDeleteRequest) CloneVT() *AuthUserDeleteRequest {
+	if m == nil {
+		return (*AuthUserDeleteRequest)(nil)
+	}
+	r := new(AuthUserDeleteRequest)
+	r.Name = m.Name
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserDeleteRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserChangePasswordRequest) CloneVT() *AuthUserChangePasswordRequest {
+	if m == nil {
+		return (*AuthUserChangePasswordRequest)(nil)
+	}
+	r := new(AuthUserChangePasswordRequest)
+	r.Name = m.Name
+	r.Password = m.Password
+	r.HashedPassword = m.HashedPassword
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserChangePasswordRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserGrantRoleRequest) CloneVT() *AuthUserGrantRoleRequest {
+	if m == nil {
+		return (*AuthUserGrantRoleRequest)(nil)
+	}
+	r := new(AuthUserGrantRoleRequest)
+	r.User = m.User
+	r.Role = m.Role
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserGrantRoleRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserRevokeRoleRequest) CloneVT() *AuthUserRevokeRoleRequest {
+	if m == nil {
+		return (*AuthUserRevokeRoleRequest)(nil)
+	}
+	r := new(AuthUserRevokeRoleRequest)
+	r.Name = m.Name
+	r.Role = m.Role
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserRevokeRoleRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleAddRequest) CloneVT() *AuthRoleAddRequest {
+	if m == nil {
+		return (*AuthRoleAddRequest)(nil)
+	}
+	r := new(AuthRoleAddRequest)
+	r.Name = m.Name
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleAddRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleGetRequest) CloneVT() *AuthRoleGetRequest {
+	if m == nil {
+		return (*AuthRoleGetRequest)(nil)
+	}
+	r := new(AuthRoleGetRequest)
+	r.Role = m.Role
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleGetRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserListRequest) CloneVT() *AuthUserListRequest {
+	if m == nil {
+		return (*AuthUserListRequest)(nil)
+	}
+	r := new(AuthUserListRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserListRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleListRequest) CloneVT() *AuthRoleListRequest {
+	if m == nil {
+		return (*AuthRoleListRequest)(nil)
+	}
+	r := new(AuthRoleListRequest)
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleListRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleDeleteRequest) CloneVT() *AuthRoleDeleteRequest {
+	if m == nil {
+		return (*AuthRoleDeleteRequest)(nil)
+	}
+	r := new(AuthRoleDeleteRequest)
+	r.Role = m.Role
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleDeleteRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleGrantPermissionRequest) CloneVT() *AuthRoleGrantPermissionRequest {
+	if m == nil {
+		return (*AuthRoleGrantPermissionRequest)(nil)
+	}
+	r := new(AuthRoleGrantPermissionRequest)
+	r.Name = m.Name
+	if rhs := m.Perm; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface{ CloneVT() *authpb.Permission }); ok {
+			r.Perm = vtpb.CloneVT()
+		} else {
+			r.Perm = proto.Clone(rhs).(*authpb.Permission)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleGrantPermissionRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleRevokePermissionRequest) CloneVT() *AuthRoleRevokePermissionRequest {
+	if m == nil {
+		return (*AuthRoleRevokePermissionRequest)(nil)
+	}
+	r := new(AuthRoleRevokePermissionRequest)
+	r.Role = m.Role
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if rhs := m.RangeEnd; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.RangeEnd = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleRevokePermissionRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthEnableResponse) CloneVT() *AuthEnableResponse {
+	if m == nil {
+		return (*AuthEnableResponse)(nil)
+	}
+	r := new(AuthEnableResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthEnableResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthDisableResponse) CloneVT() *AuthDisableResponse {
+	if m == nil {
+		return (*AuthDisableResponse)(nil)
+	}
+	r := new(AuthDisableResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthDisableResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthStatusResponse) CloneVT() *AuthStatusResponse {
+	if m == nil {
+		return (*AuthStatusResponse)(nil)
+	}
+	r := new(AuthStatusResponse)
+	r.Header = m.Header.CloneVT()
+	r.Enabled = m.Enabled
+	r.AuthRevision = m.AuthRevision
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthStatusResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthenticateResponse) CloneVT() *AuthenticateResponse {
+	if m == nil {
+		return (*AuthenticateResponse)(nil)
+	}
+	r := new(AuthenticateResponse)
+	r.Header = m.Header.CloneVT()
+	r.Token = m.Token
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthenticateResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserAddResponse) CloneVT() *AuthUserAddResponse {
+	if m == nil {
+		return (*AuthUserAddResponse)(nil)
+	}
+	r := new(AuthUserAddResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserAddResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserGetResponse) CloneVT() *AuthUserGetResponse {
+	if m == nil {
+		return (*AuthUserGetResponse)(nil)
+	}
+	r := new(AuthUserGetResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Roles; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.Roles = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserGetResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserDeleteResponse) CloneVT() *AuthUserDeleteResponse {
+	if m == nil {
+		return (*AuthUserDeleteResponse)(nil)
+	}
+	r := new(AuthUserDeleteResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserDeleteResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserChangePasswordResponse) CloneVT() *AuthUserChangePasswordResponse {
+	if m == nil {
+		return (*AuthUserChangePasswordResponse)(nil)
+	}
+	r := new(AuthUserChangePasswordResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserChangePasswordResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserGrantRoleResponse) CloneVT() *AuthUserGrantRoleResponse {
+	if m == nil {
+		return (*AuthUserGrantRoleResponse)(nil)
+	}
+	r := new(AuthUserGrantRoleResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserGrantRoleResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserRevokeRoleResponse) CloneVT() *AuthUserRevokeRoleResponse {
+	if m == nil {
+		return (*AuthUserRevokeRoleResponse)(nil)
+	}
+	r := new(AuthUserRevokeRoleResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserRevokeRoleResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleAddResponse) CloneVT() *AuthRoleAddResponse {
+	if m == nil {
+		return (*AuthRoleAddResponse)(nil)
+	}
+	r := new(AuthRoleAddResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleAddResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleGetResponse) CloneVT() *AuthRoleGetResponse {
+	if m == nil {
+		return (*AuthRoleGetResponse)(nil)
+	}
+	r := new(AuthRoleGetResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Perm; rhs != nil {
+		tmpContainer := make([]*authpb.Permission, len(rhs))
+		for k, v := range rhs {
+			if vtpb, ok := interface{}(v).(interface{ CloneVT() *authpb.Permission }); ok {
+				tmpContainer[k] = vtpb.CloneVT()
+			} else {
+				tmpContainer[k] = proto.Clone(v).(*authpb.Permission)
+			}
+		}
+		r.Perm = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleGetResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleListResponse) CloneVT() *AuthRoleListResponse {
+	if m == nil {
+		return (*AuthRoleListResponse)(nil)
+	}
+	r := new(AuthRoleListResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Roles; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.Roles = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleListResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthUserListResponse) CloneVT() *AuthUserListResponse {
+	if m == nil {
+		return (*AuthUserListResponse)(nil)
+	}
+	r := new(AuthUserListResponse)
+	r.Header = m.Header.CloneVT()
+	if rhs := m.Users; rhs != nil {
+		tmpContainer := make([]string, len(rhs))
+		copy(tmpContainer, rhs)
+		r.Users = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthUserListResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleDeleteResponse) CloneVT() *AuthRoleDeleteResponse {
+	if m == nil {
+		return (*AuthRoleDeleteResponse)(nil)
+	}
+	r := new(AuthRoleDeleteResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleDeleteResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleGrantPermissionResponse) CloneVT() *AuthRoleGrantPermissionResponse {
+	if m == nil {
+		return (*AuthRoleGrantPermissionResponse)(nil)
+	}
+	r := new(AuthRoleGrantPermissionResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleGrantPermissionResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *AuthRoleRevokePermissionResponse) CloneVT() *AuthRoleRevokePermissionResponse {
+	if m == nil {
+		return (*AuthRoleRevokePermissionResponse)(nil)
+	}
+	r := new(AuthRoleRevokePermissionResponse)
+	r.Header = m.Header.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *AuthRoleRevokePermissionResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *RangeStreamResponse) CloneVT() *RangeStreamResponse {
+	if m == nil {
+		return (*RangeStreamResponse)(nil)
+	}
+	r := new(RangeStreamResponse)
+	r.RangeResponse = m.RangeResponse.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *RangeStreamResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
 
 func (m *ResponseHeader) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
@@ -5270,30 +7428,6 @@ func (m *RangeStreamResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
-var vtprotoPool_PutRequest = sync.Pool{
-	New: func() interface{} {
-		return &PutRequest{}
-	},
-}
-
-func (m *PutRequest) ResetVT() {
-	if m != nil {
-		f0 := m.Key[:0]
-		f1 := m.Value[:0]
-		m.Reset()
-		m.Key = f0
-		m.Value = f1
-	}
-}
-func (m *PutRequest) ReturnToVTPool() {
-	if m != nil {
-		m.ResetVT()
-		vtprotoPool_PutRequest.Put(m)
-	}
-}
-func PutRequestFromVTPool() *PutRequest {
-	return vtprotoPool_PutRequest.Get().(*PutRequest)
-}
 func (m *ResponseHeader) SizeVT() (n int) {
 	if m == nil {
 		return 0

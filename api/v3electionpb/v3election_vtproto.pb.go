@@ -21,6 +21,229 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+func (m *CampaignRequest) CloneVT() *CampaignRequest {
+	if m == nil {
+		return (*CampaignRequest)(nil)
+	}
+	r := new(CampaignRequest)
+	r.Lease = m.Lease
+	if rhs := m.Name; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Name = tmpBytes
+	}
+	if rhs := m.Value; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Value = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *CampaignRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *CampaignResponse) CloneVT() *CampaignResponse {
+	if m == nil {
+		return (*CampaignResponse)(nil)
+	}
+	r := new(CampaignResponse)
+	r.Leader = m.Leader.CloneVT()
+	if rhs := m.Header; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface {
+			CloneVT() *etcdserverpb.ResponseHeader
+		}); ok {
+			r.Header = vtpb.CloneVT()
+		} else {
+			r.Header = proto.Clone(rhs).(*etcdserverpb.ResponseHeader)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *CampaignResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaderKey) CloneVT() *LeaderKey {
+	if m == nil {
+		return (*LeaderKey)(nil)
+	}
+	r := new(LeaderKey)
+	r.Rev = m.Rev
+	r.Lease = m.Lease
+	if rhs := m.Name; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Name = tmpBytes
+	}
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaderKey) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaderRequest) CloneVT() *LeaderRequest {
+	if m == nil {
+		return (*LeaderRequest)(nil)
+	}
+	r := new(LeaderRequest)
+	if rhs := m.Name; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Name = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaderRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LeaderResponse) CloneVT() *LeaderResponse {
+	if m == nil {
+		return (*LeaderResponse)(nil)
+	}
+	r := new(LeaderResponse)
+	if rhs := m.Header; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface {
+			CloneVT() *etcdserverpb.ResponseHeader
+		}); ok {
+			r.Header = vtpb.CloneVT()
+		} else {
+			r.Header = proto.Clone(rhs).(*etcdserverpb.ResponseHeader)
+		}
+	}
+	if rhs := m.Kv; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface{ CloneVT() *mvccpb.KeyValue }); ok {
+			r.Kv = vtpb.CloneVT()
+		} else {
+			r.Kv = proto.Clone(rhs).(*mvccpb.KeyValue)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LeaderResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *ResignRequest) CloneVT() *ResignRequest {
+	if m == nil {
+		return (*ResignRequest)(nil)
+	}
+	r := new(ResignRequest)
+	r.Leader = m.Leader.CloneVT()
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *ResignRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *ResignResponse) CloneVT() *ResignResponse {
+	if m == nil {
+		return (*ResignResponse)(nil)
+	}
+	r := new(ResignResponse)
+	if rhs := m.Header; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface {
+			CloneVT() *etcdserverpb.ResponseHeader
+		}); ok {
+			r.Header = vtpb.CloneVT()
+		} else {
+			r.Header = proto.Clone(rhs).(*etcdserverpb.ResponseHeader)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *ResignResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *ProclaimRequest) CloneVT() *ProclaimRequest {
+	if m == nil {
+		return (*ProclaimRequest)(nil)
+	}
+	r := new(ProclaimRequest)
+	r.Leader = m.Leader.CloneVT()
+	if rhs := m.Value; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Value = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *ProclaimRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *ProclaimResponse) CloneVT() *ProclaimResponse {
+	if m == nil {
+		return (*ProclaimResponse)(nil)
+	}
+	r := new(ProclaimResponse)
+	if rhs := m.Header; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface {
+			CloneVT() *etcdserverpb.ResponseHeader
+		}); ok {
+			r.Header = vtpb.CloneVT()
+		} else {
+			r.Header = proto.Clone(rhs).(*etcdserverpb.ResponseHeader)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *ProclaimResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
 func (m *CampaignRequest) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
 		return nil, nil

@@ -20,6 +20,104 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+func (m *LockRequest) CloneVT() *LockRequest {
+	if m == nil {
+		return (*LockRequest)(nil)
+	}
+	r := new(LockRequest)
+	r.Lease = m.Lease
+	if rhs := m.Name; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Name = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LockRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *LockResponse) CloneVT() *LockResponse {
+	if m == nil {
+		return (*LockResponse)(nil)
+	}
+	r := new(LockResponse)
+	if rhs := m.Header; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface {
+			CloneVT() *etcdserverpb.ResponseHeader
+		}); ok {
+			r.Header = vtpb.CloneVT()
+		} else {
+			r.Header = proto.Clone(rhs).(*etcdserverpb.ResponseHeader)
+		}
+	}
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *LockResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *UnlockRequest) CloneVT() *UnlockRequest {
+	if m == nil {
+		return (*UnlockRequest)(nil)
+	}
+	r := new(UnlockRequest)
+	if rhs := m.Key; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.Key = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *UnlockRequest) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *UnlockResponse) CloneVT() *UnlockResponse {
+	if m == nil {
+		return (*UnlockResponse)(nil)
+	}
+	r := new(UnlockResponse)
+	if rhs := m.Header; rhs != nil {
+		if vtpb, ok := interface{}(rhs).(interface {
+			CloneVT() *etcdserverpb.ResponseHeader
+		}); ok {
+			r.Header = vtpb.CloneVT()
+		} else {
+			r.Header = proto.Clone(rhs).(*etcdserverpb.ResponseHeader)
+		}
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *UnlockResponse) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
 func (m *LockRequest) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
 		return nil, nil

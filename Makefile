@@ -1,0 +1,55 @@
+# make run     builds and starts a server on 127.0.0.1:2379 in ./default.etcd
+# make test    runs every test; needs Go, git and make, nothing else
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# io_uring comes through a module that links only with -checklinkname=0; a
+# plain "go build" works too and uses pwrite.
+TAGS    ?= giouring
+LDFLAGS ?= -checklinkname=0 -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+BUILD    = $(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
+# The linter is pinned in a module file of its own.
+LINT     = $(GO) tool -modfile=$(CURDIR)/.ci/lint.mod
+
+# Modules beside the root one: tests that drive the built binary, and tools.
+MODULES  = $(patsubst %/go.mod,%,$(wildcard test/go.mod tools/*/go.mod))
+
+.PHONY: build run test test-root test-modules check generate bench clean
+
+build:
+	@mkdir -p bin
+	$(BUILD) -o bin/quire ./cmd/quire
+
+run: build
+	./bin/quire $(ARGS)
+
+test: check test-root test-modules
+
+# Formatting, vet with and without io_uring, staticcheck.
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags '$(TAGS)' ./...
+	$(LINT) staticcheck -checks inherit,-SA1019 $$($(GO) list ./... | grep -v '^quire/api')
+
+test-root:
+	$(GO) test -tags '$(TAGS)' -ldflags=-checklinkname=0 ./...
+
+test-modules: build
+	@set -e; for m in $(MODULES); do \
+		echo "== $$m"; \
+		(cd $$m && $(GO) vet ./... && QUIRE_BIN=$(CURDIR)/bin/quire $(GO) test ./...); \
+	done
+
+# Code from api/*.proto; the result is committed.
+generate:
+	cd api && $(GO) tool -modfile=gen.mod buf generate
+
+# Benchmarks beside the code, with allocations.
+bench:
+	$(GO) test -tags '$(TAGS)' -ldflags=-checklinkname=0 -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin

@@ -1,0 +1,17 @@
+// Command quire is an etcd server: it takes etcd's flags, environment and
+// configuration file, opens the parts, joins them, and stops them in order.
+//
+// This package knows no behaviour of the server. It owns
+//
+//   - Config and its three sources (flags.go, env.go, configfile.go) with
+//     etcd's precedence: a configuration file alone, else flags over
+//     environment over defaults; Validate reports every fault at once;
+//   - the log (logging.go): zap JSON in etcd's form, behind a bounded queue
+//     that drops and counts rather than making a request wait for a terminal;
+//   - member and cluster IDs from the bootstrap flags (identity.go);
+//   - listeners (listen.go), signals and the order of start and stop (run.go);
+//   - the offline subcommands dump and check (offline.go).
+//
+// It fails by exiting with 1 and one message per fault; nothing has been
+// touched when the fault is in the configuration.
+package main

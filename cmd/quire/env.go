@@ -1,0 +1,71 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const envPrefix = "ETCD_"
+
+// harmlessEnv are variables with etcd's prefix that its tools and images set.
+var harmlessEnv = []string{"ETCD_VERIFY", "ETCD_UNSUPPORTED_ARCH", "ETCD_VERSION"}
+
+// envName returns the variable of a flag.
+func envName(flagName string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
+}
+
+// envWarning is a variable that is not used, and why.
+type envWarning struct{ key, msg string }
+
+// parseEnv sets the flags that the command line left alone from the
+// environment (KEY=value lines), and returns faults and what is worth a
+// warning: variables that no flag has, and those that a flag overrides.
+func (f *flagSet) parseEnv(environ []string) (warnings []envWarning, faults []error) {
+	values := map[string]string{}
+	for _, kv := range environ {
+		key, value, ok := strings.Cut(kv, "=")
+		if ok && strings.HasPrefix(key, envPrefix) {
+			values[key] = value
+		}
+	}
+	onCommandLine := map[string]bool{}
+	for name := range f.cfg.set {
+		onCommandLine[name] = true
+	}
+	f.VisitAll(func(fl *flag.Flag) {
+		key := envName(fl.Name)
+		value := values[key]
+		delete(values, key)
+		switch {
+		case value == "":
+		case onCommandLine[fl.Name]:
+			warnings = append(warnings, envWarning{key, "conflicting environment variable is shadowed by corresponding command-line flag"})
+		default:
+			if err := f.Set(fl.Name, value); err != nil {
+				faults = append(faults, fmt.Errorf("invalid value %q for %s: %w", value, key, err))
+				return
+			}
+			f.cfg.set[fl.Name] = true
+		}
+	})
+	for key := range values { // the value may be a secret of somebody else's
+		if !slices.Contains(harmlessEnv, key) {
+			warnings = append(warnings, envWarning{key, "unrecognized environment variable"})
+		}
+	}
+	slices.SortFunc(warnings, func(a, b envWarning) int { return strings.Compare(a.key, b.key) })
+	return warnings, faults
+}
+
+// lookupEnv returns the value of key in KEY=value lines.
+func lookupEnv(environ []string, key string) string {
+	for _, kv := range environ {
+		if k, v, _ := strings.Cut(kv, "="); k == key {
+			return v
+		}
+	}
+	return ""
+}

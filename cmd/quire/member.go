@@ -1,0 +1,357 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	pb "quire/api/etcdserverpb"
+	"quire/disk"
+	"quire/engine"
+	"quire/pagestore"
+	"quire/raft"
+	"quire/rpc"
+	"quire/wal"
+	"quire/watchfanout"
+)
+
+// member joins the parts of one server. They know each other only through the
+// seams filled in here:
+//
+//	log directory ── wal ── raft ── engine ── store directory
+//	                         │        │
+//	                        rpc ──── hub
+//
+// Opened bottom up, closed top down.
+type member struct {
+	cfg  *Config
+	log  *zap.Logger
+	id   uint64
+	cid  uint64
+	dirs []*disk.Dir // store, log
+
+	engine *engine.Engine
+	hub    *watchfanout.Hub
+	node   atomic.Pointer[raft.Node]
+	rpc    *rpc.Server
+	watch  *walMetrics
+	timing *storeMetrics
+
+	events []watchfanout.Event // the apply goroutine's, see publisher
+	counts counts
+	fatal  chan error // the first error that ends the process
+}
+
+// Where the parts of a data directory lie.
+const (
+	storeDir = "store"
+	logDir   = "wal"
+)
+
+func (c *Config) storePath() string { return filepath.Join(c.DataDir, storeDir) }
+
+func (c *Config) logPath() string {
+	if c.WALDir != "" {
+		return c.WALDir
+	}
+	return filepath.Join(c.DataDir, logDir)
+}
+
+// openMember recovers the data and starts the consensus member. Nothing listens
+// yet.
+func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
+	m = &member{cfg: c, log: log, fatal: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			m.close(context.Background())
+		}
+	}()
+	for _, path := range []string{c.storePath(), c.logPath()} {
+		dir, err := disk.OpenDir(path, disk.Options{NoSync: c.UnsafeNoFsync})
+		if err != nil {
+			return m, err
+		}
+		m.dirs = append(m.dirs, dir)
+	}
+	if m.watch, err = newWALMetrics(reg); err != nil {
+		return m, err
+	}
+	if m.timing, err = newStoreMetrics(reg); err != nil {
+		return m, err
+	}
+	if err := m.openEngine(); err != nil {
+		return m, err
+	}
+	m.hub = watchfanout.NewHub(history{m.engine}, watchfanout.Options{
+		Header:           rpc.HeaderBody(m.cid, m.id, m.term),
+		ProgressInterval: c.WatchProgress,
+		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
+		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
+	})
+	if err := m.registerParts(reg); err != nil {
+		return m, err
+	}
+	if err := m.openRaft(); err != nil {
+		return m, err
+	}
+	m.engine.Start()
+	m.rpc, err = rpc.New(m.rpcConfig(reg))
+	return m, err
+}
+
+// openEngine opens the store with the identity that it has. A fresh one gets the
+// identity that the bootstrap flags give, and keeps it: a first checkpoint
+// records it before anything else happens, so that other flags at a later start
+// change nothing, as in etcd.
+func (m *member) openEngine() (err error) {
+	if m.engine, err = engine.Open(m.dirs[0], m.engineOptions()); err != nil {
+		return err
+	}
+	if m.id, m.cid = m.engine.MemberID(), m.engine.ClusterID(); m.id != 0 {
+		return nil
+	}
+	if err := m.engine.Abandon(); err != nil {
+		return err
+	}
+	m.engine = nil
+	opts := m.engineOptions()
+	if m.id, m.cid, err = m.cfg.identity(); err != nil {
+		return err
+	}
+	if opts.Members, err = m.cfg.bootMembers(); err != nil {
+		return err
+	}
+	opts.MemberID, opts.ClusterID = m.id, m.cid
+	if m.engine, err = engine.Open(m.dirs[0], opts); err != nil {
+		return err
+	}
+	return m.engine.Checkpoint()
+}
+
+func (m *member) engineOptions() engine.Options {
+	return engine.Options{
+		QuotaBytes:        m.cfg.QuotaBackendBytes,
+		MinLeaseTTL:       m.cfg.minLeaseTTL(),
+		CheckpointEntries: m.cfg.SnapshotCount,
+		CompactionBatch:   m.cfg.CompactionBatch,
+		CompactionSleep:   m.cfg.CompactionSleep,
+		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
+		Publisher:         (*publisher)(m),
+		Propose:           m.propose,
+		OnCheckpoint:      m.checkpointed,
+		OnTimed:           m.timing.observe,
+		OnFatal:           m.die,
+		Logger:            m.log,
+	}
+}
+
+// bootMembers is the membership that a new cluster starts with.
+func (c *Config) bootMembers() ([]*pb.Member, error) {
+	urls, err := parseCluster(c.InitialCluster)
+	if err != nil {
+		return nil, err
+	}
+	var ms []*pb.Member
+	for name, us := range urls {
+		ms = append(ms, &pb.Member{ID: memberID(us.strings(), c.ClusterToken), Name: name, PeerURLs: us.strings()})
+	}
+	return ms, nil
+}
+
+// minLeaseTTL is one and a half election timeouts in whole seconds, as in etcd:
+// a lease must outlive a change of leader.
+func (c *Config) minLeaseTTL() int64 {
+	ticks := c.ElectionMillis / c.HeartbeatMillis
+	millis := 3 * ticks / 2 * c.HeartbeatMillis
+	return int64((millis + 999) / 1000)
+}
+
+func (m *member) openRaft() error {
+	e := m.engine
+	mode := raft.RefuseNewLog
+	if e.AppliedIndex() == 0 && m.cfg.ClusterState == clusterStateNew {
+		mode = raft.BootstrapNewLog
+	}
+	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
+		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, OnWrite: m.watch.observe}, replay)
+		if err != nil {
+			return nil, err
+		}
+		if rec.CutBytes > 0 {
+			m.log.Warn("cut a torn tail off the log", zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
+		}
+		return l, nil
+	}
+	n, err := raft.Open(raft.Config{
+		ID: m.id, ClusterID: m.cid, NewLog: mode,
+		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
+		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
+		CatchupEntries: int(m.cfg.SnapshotCatchUp),
+		Logger:         m.log,
+	}, open, &stateMachine{Engine: e, m: m})
+	if err != nil {
+		return err
+	}
+	m.node.Store(n)
+	go func() {
+		<-n.Done()
+		if err := n.Err(); err != nil {
+			m.die(err)
+		}
+	}()
+	return nil
+}
+
+func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
+	c, n, e := m.cfg, m.node.Load(), m.engine
+	return rpc.Config{
+		ClusterID: m.cid, MemberID: m.id, Version: apiVersion,
+		MaxRequestBytes: int(c.MaxRequestBytes), MaxTxnOps: int(c.MaxTxnOps), MaxConcurrentStreams: c.MaxStreams,
+		ElectionTimeout: c.electionTimeout(), SlowRequest: c.WarnUnary,
+		KeepAlive:        rpc.KeepAlive{MinTime: c.KeepAliveMinTime, Interval: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout},
+		ExtensiveMetrics: c.Metrics == "extensive",
+		Pprof:            c.EnablePprof,
+		Logger:           m.log, Registry: reg,
+		Raft: n, RaftStatus: m.raftStatus,
+		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
+		OpenRange:  func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
+		OpenWatch:  rpc.OpenHubWatch(m.hub),
+		MoveLeader: n.TransferLeadership,
+	}
+}
+
+func (m *member) raftStatus() rpc.RaftStatus {
+	s := m.node.Load().Status()
+	return rpc.RaftStatus{Lead: s.Lead, Term: uint64(s.Term), Commit: uint64(s.Commit), Applied: uint64(s.Applied),
+		IsLeader: s.IsLeader, IsLearner: s.IsLearner}
+}
+
+func (m *member) term() uint64 {
+	if n := m.node.Load(); n != nil {
+		return uint64(n.Status().Term)
+	}
+	return m.engine.Term()
+}
+
+// propose is how the engine reaches consensus; before the log is open nothing does.
+func (m *member) propose(op []byte, w engine.Waiter) error {
+	n := m.node.Load()
+	if n == nil {
+		return raft.ErrStopped
+	}
+	return n.Propose(op, w)
+}
+
+// checkpointed lets the log go up to index.
+func (m *member) checkpointed(index uint64) {
+	n := m.node.Load()
+	if n == nil || index == 0 {
+		return
+	}
+	if err := n.Compact(raft.Index(index)); err != nil && !errors.Is(err, raft.ErrStopped) {
+		m.die(err)
+	}
+}
+
+// die reports the error that ends the process; the first one wins.
+func (m *member) die(err error) {
+	select {
+	case m.fatal <- err:
+	default:
+	}
+}
+
+// readyPoll is how often awaitReady looks; leadership of a single voter takes
+// one durable write.
+const readyPoll = 2 * time.Millisecond
+
+// awaitReady returns when the member has a leader, has applied an entry of its
+// term and has published its name and client URLs.
+func (m *member) awaitReady(ctx context.Context) error {
+	t := time.NewTicker(readyPoll)
+	defer t.Stop()
+	for {
+		if s := m.node.Load().Status(); s.Lead != 0 && m.engine.Term() == uint64(s.Term) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-m.fatal:
+			m.die(err)
+			return err
+		case <-t.C:
+		}
+	}
+	return m.publish(ctx)
+}
+
+// publish makes this member's name and client URLs known, and the version of a
+// new cluster.
+func (m *member) publish(ctx context.Context) error {
+	self := &pb.Member{ID: m.id, Name: m.cfg.Name, ClientURLs: m.cfg.AdvertiseClientURLs.strings()}
+	body, err := self.MarshalVT()
+	if err != nil {
+		return err
+	}
+	if err := m.proposeAndWait(ctx, engine.AppendOp(nil, engine.OpMemberAttr, body)); err != nil {
+		return fmt.Errorf("cannot publish this member: %w", err)
+	}
+	if m.engine.ClusterVersion() == "" {
+		return m.proposeAndWait(ctx, engine.AppendOp(nil, engine.OpClusterVersion, []byte(clusterVersion)))
+	}
+	return nil
+}
+
+type opResult chan error
+
+func (r opResult) Applied(rep *engine.Reply) { r <- rep.Err }
+func (r opResult) Dropped(err error)         { r <- err }
+
+func (m *member) proposeAndWait(ctx context.Context, op []byte) error {
+	done := make(opResult, 1)
+	if err := m.node.Load().Propose(op, done); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case err := <-m.fatal:
+		m.die(err)
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// close stops the parts from the top down. An orderly stop ends with a
+// checkpoint, so that the next start replays nothing.
+func (m *member) close(ctx context.Context) error {
+	var errs []error
+	if m.rpc != nil {
+		m.rpc.Close(ctx)
+	}
+	if n := m.node.Load(); n != nil {
+		errs = append(errs, n.Stop(ctx))
+	}
+	if m.hub != nil {
+		m.hub.Close()
+	}
+	if m.engine != nil {
+		if len(m.fatal) > 0 {
+			errs = append(errs, m.engine.Abandon())
+		} else {
+			errs = append(errs, m.engine.Close())
+		}
+	}
+	for _, d := range m.dirs {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
+}

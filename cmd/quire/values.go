@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// urlList is a flag value: comma-separated URLs, sorted, each once.
+type urlList []url.URL
+
+// String implements flag.Value.
+func (l *urlList) String() string { return strings.Join(l.strings(), ",") }
+
+// strings returns the URLs as text.
+func (l urlList) strings() []string {
+	out := make([]string, len(l))
+	for i := range l {
+		out[i] = l[i].String()
+	}
+	return out
+}
+
+// Set implements flag.Value.
+func (l *urlList) Set(s string) error {
+	if s == "" {
+		*l = nil
+		return nil
+	}
+	urls, err := parseURLs(strings.Split(s, ","))
+	if err != nil {
+		return err
+	}
+	*l = urls
+	return nil
+}
+
+func parseURLs(raw []string) (urlList, error) {
+	var list urlList
+	for _, in := range raw {
+		in = strings.TrimSpace(in)
+		u, err := url.Parse(in)
+		if err != nil {
+			return nil, err
+		}
+		switch u.Scheme {
+		case "http", "https":
+			if _, _, err := net.SplitHostPort(u.Host); err != nil {
+				return nil, fmt.Errorf(`URL address does not have the form "host:port": %s`, in)
+			}
+			if u.Path != "" {
+				return nil, fmt.Errorf("URL must not contain a path: %s", in)
+			}
+		case "unix", "unixs":
+		default:
+			return nil, fmt.Errorf("URL scheme must be http, https, unix, or unixs: %s", in)
+		}
+		list = append(list, *u)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("no valid URLs given")
+	}
+	slices.SortFunc(list, func(a, b url.URL) int { return strings.Compare(a.String(), b.String()) })
+	return slices.CompactFunc(list, func(a, b url.URL) bool { return a.String() == b.String() }), nil
+}
+
+func mustURLs(s string) urlList {
+	var l urlList
+	if err := l.Set(s); err != nil {
+		panic(err)
+	}
+	return l
+}
+
+// isUnix tells whether the URL names a socket file.
+func isUnix(u url.URL) bool { return u.Scheme == "unix" || u.Scheme == "unixs" }
+
+// isSecure tells whether the URL asks for TLS.
+func isSecure(u url.URL) bool { return u.Scheme == "https" || u.Scheme == "unixs" }
+
+// stringList is a flag value: comma-separated words, sorted, each once.
+type stringList []string
+
+// String implements flag.Value.
+func (l *stringList) String() string { return strings.Join(*l, ",") }
+
+// Set implements flag.Value.
+func (l *stringList) Set(s string) error {
+	words := strings.Split(s, ",")
+	slices.Sort(words)
+	*l = slices.Compact(words)
+	return nil
+}
+
+// oneOf is a flag value that accepts only some words.
+type oneOf struct {
+	dst   *string
+	words []string
+}
+
+// String implements flag.Value.
+func (o oneOf) String() string {
+	if o.dst == nil {
+		return ""
+	}
+	return *o.dst
+}
+
+// Set implements flag.Value.
+func (o oneOf) Set(s string) error {
+	if !slices.Contains(o.words, s) {
+		return errors.New("invalid value")
+	}
+	*o.dst = s
+	return nil
+}
+
+// uint32Value is a flag value that package flag lacks.
+type uint32Value struct{ dst *uint32 }
+
+// String implements flag.Value.
+func (v uint32Value) String() string {
+	if v.dst == nil {
+		return "0"
+	}
+	return strconv.FormatUint(uint64(*v.dst), 10)
+}
+
+// Set implements flag.Value.
+func (v uint32Value) Set(s string) error {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return err
+	}
+	*v.dst = uint32(n)
+	return nil
+}
+
+// featureGates is a flag value: Name=bool,... with etcd's names. The gates
+// choose between implementations that are etcd's own, so they change nothing.
+type featureGates struct{ dst *string }
+
+var knownGates = []string{
+	"AllAlpha", "AllBeta", "CompactHashCheck", "FastLeaseKeepAlive", "InitialCorruptCheck",
+	"LeaseCheckpoint", "LeaseCheckpointPersist", "PriorityRequest", "SetMemberLocalAddr",
+	"StopGRPCServiceOnDefrag", "TxnModeWriteWithSharedBuffer",
+}
+
+// String implements flag.Value.
+func (f featureGates) String() string {
+	if f.dst == nil {
+		return ""
+	}
+	return *f.dst
+}
+
+// Set implements flag.Value.
+func (f featureGates) Set(s string) error {
+	for _, pair := range strings.Split(s, ",") {
+		pair = strings.TrimSpace(pair)
+		if pair == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return fmt.Errorf("missing bool value for feature gate %s", name)
+		}
+		if !slices.Contains(knownGates, strings.TrimSpace(name)) {
+			return fmt.Errorf("unrecognized feature gate: %s", name)
+		}
+		if _, err := strconv.ParseBool(strings.TrimSpace(value)); err != nil {
+			return fmt.Errorf("invalid value of feature gate %s=%s, err: %w", name, value, err)
+		}
+	}
+	*f.dst = s
+	return nil
+}
+
+// ignoredFlag accepts a flag of etcd's past, with or without a value.
+type ignoredFlag struct{}
+
+// String implements flag.Value.
+func (ignoredFlag) String() string { return "" }
+
+// Set implements flag.Value.
+func (ignoredFlag) Set(string) error { return nil }
+
+// IsBoolFlag lets package flag accept the flag without a value.
+func (ignoredFlag) IsBoolFlag() bool { return true }

@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"quire/index"
+	"quire/pagestore"
+)
+
+// Compaction is logical at apply: compactRev moves and readers below it are
+// refused. What it makes superfluous is removed afterwards in small steps, each
+// under one short hold of the writer lock, and reclaim gives the space back.
+
+// compactor knows how far the removal has come.
+type compactor struct {
+	wake chan struct{}
+	mu   struct {
+		sync.Mutex
+		target  int64         // revision to which the removal is to go
+		removed int64         // revision to which it has gone
+		moved   chan struct{} // closed and replaced when removed changes
+	}
+}
+
+func (c *compactor) init() {
+	c.wake = make(chan struct{}, 1)
+	c.mu.moved = make(chan struct{})
+}
+
+// start is called under Engine.writer.
+func (c *compactor) start(e *Engine, rev int64) {
+	c.mu.Lock()
+	c.mu.target = rev
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *compactor) finished(rev int64) {
+	c.mu.Lock()
+	c.mu.removed = rev
+	close(c.mu.moved)
+	c.mu.moved = make(chan struct{})
+	c.mu.Unlock()
+}
+
+// AwaitCompacted returns when everything that compaction to rev made
+// superfluous has been removed.
+func (e *Engine) AwaitCompacted(ctx context.Context, rev int64) error {
+	for {
+		e.compactor.mu.Lock()
+		done, moved := e.compactor.mu.removed >= rev, e.compactor.mu.moved
+		e.compactor.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.ctx.Done():
+			return errStopped
+		case <-moved:
+		}
+	}
+}
+
+func (e *Engine) compactLoop() {
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.compactor.wake:
+		}
+		e.compactor.mu.Lock()
+		rev := e.compactor.mu.target
+		e.compactor.mu.Unlock()
+		if !e.compactTo(rev) {
+			return
+		}
+	}
+}
+
+// compactTo removes what revision rev has superseded; false when the engine
+// stops meanwhile.
+func (e *Engine) compactTo(rev int64) bool {
+	began := time.Now()
+	e.writer.Lock()
+	e.idx.BeginWrite()
+	e.idx.CompactTo(rev)
+	e.idx.EndWrite()
+	e.writer.Unlock()
+	n := 0
+	freed := make([]index.VersionRef, 0, e.opts.CompactionBatch)
+	for done := false; !done; {
+		step := time.Now()
+		e.writer.Lock()
+		e.idx.BeginWrite()
+		freed, done = e.idx.CompactStep(freed[:0], e.opts.CompactionBatch)
+		e.idx.EndWrite()
+		err := e.bury(freed)
+		e.writer.Unlock()
+		e.timed(TimedCompactionStep, step)
+		if err != nil {
+			e.die(err)
+			return false
+		}
+		n += len(freed)
+		if e.opts.CompactionSleep > 0 && !done {
+			select {
+			case <-e.ctx.Done():
+				return false
+			case <-time.After(e.opts.CompactionSleep):
+			}
+		}
+		if e.ctx.Err() != nil {
+			return false
+		}
+	}
+	e.compactor.finished(rev)
+	e.timed(TimedCompaction, began)
+	total, inUse := e.store.Size()
+	e.log.Info("finished scheduled compaction", zap.Int64("compact-revision", rev), zap.Duration("took", time.Since(began)),
+		zap.Int("number-of-keys-compacted", n), zap.Int64("current-db-size-bytes", total), zap.Int64("current-db-size-in-use-bytes", inUse))
+	return true
+}
+
+// reclaimPeriod is how often sparse segments are looked for.
+const reclaimPeriod = 5 * time.Second
+
+func (e *Engine) reclaimLoop() {
+	t := time.NewTicker(reclaimPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-t.C:
+		}
+		n, err := e.store.Reclaim(e.ctx, pagestore.Budget{BytesPerSecond: e.opts.ReclaimBytesPerSecond}, (*reclaimOwner)(e))
+		if err != nil && e.ctx.Err() == nil {
+			e.log.Warn("reclaim stopped", zap.Error(err))
+		}
+		if n > 0 {
+			e.checkpoint.kick() // the files go with the next checkpoint
+		}
+	}
+}
+
+// Defragment gives back the space of everything dead. Reads and writes go on
+// meanwhile.
+func (e *Engine) Defragment(ctx context.Context) error {
+	defer e.timed(TimedDefragment, time.Now())
+	e.writer.Lock()
+	e.store.Roll()
+	e.writer.Unlock()
+	if err := e.Checkpoint(); err != nil {
+		return err
+	}
+	if _, err := e.store.Reclaim(ctx, pagestore.Budget{Below: 0.95}, (*reclaimOwner)(e)); err != nil {
+		return err
+	}
+	return e.Checkpoint()
+}
+
+// reclaimOwner answers the page store's questions about records while it copies
+// the live ones out of a sparse segment.
+type reclaimOwner Engine
+
+// Live implements pagestore.ReclaimOwner.
+func (o *reclaimOwner) Live(batch []pagestore.Candidate) {
+	var kv keyValue
+	for i := range batch {
+		c := &batch[i]
+		if isGrave(c.Hint) {
+			o.writer.Lock()
+			c.Live = (*Engine)(o).needed(c.Ref)
+			o.writer.Unlock()
+			continue
+		}
+		if err := decodeHint(c.Hint, &kv); err != nil {
+			c.Live = true // never drop what cannot be judged
+			continue
+		}
+		c.Live = o.idx.Holds(relocation(&kv, c))
+	}
+}
+
+// Moved implements pagestore.ReclaimOwner.
+func (o *reclaimOwner) Moved(batch []pagestore.Candidate) {
+	var kv keyValue
+	o.writer.Lock()
+	o.idx.BeginWrite()
+	for i := range batch {
+		c := &batch[i]
+		if isGrave(c.Hint) {
+			var g grave
+			if g, c.Live = o.graves[c.Ref]; c.Live {
+				delete(o.graves, c.Ref)
+				o.graves[c.New] = g
+			}
+			continue
+		}
+		c.Live = decodeHint(c.Hint, &kv) == nil &&
+			o.idx.Relocate(relocation(&kv, c))
+	}
+	o.idx.EndWrite()
+	o.writer.Unlock()
+}
+
+func relocation(kv *keyValue, c *pagestore.Candidate) index.Relocation {
+	return index.Relocation{Key: kv.key, Main: kv.mod, Sub: int32(kv.sub), Old: index.Loc(c.Ref), New: index.Loc(c.New)}
+}
+
+// RunPending does the background work that is due, on the calling goroutine: a
+// simulation steps an engine that was never started.
+func (e *Engine) RunPending() error {
+	select {
+	case <-e.compactor.wake:
+		e.compactor.mu.Lock()
+		rev := e.compactor.mu.target
+		e.compactor.mu.Unlock()
+		e.compactTo(rev)
+	default:
+	}
+	_, err := e.store.Reclaim(e.ctx, pagestore.Budget{}, (*reclaimOwner)(e))
+	return err
+}

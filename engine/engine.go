@@ -1,0 +1,315 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	pb "quire/api/etcdserverpb"
+	"quire/disk"
+	"quire/index"
+	"quire/pagestore"
+)
+
+// Options configures an Engine. The zero value of a field means its default.
+type Options struct {
+	ClusterID, MemberID uint64
+	// Members bootstrap a fresh store; a store that exists ignores them.
+	Members []*pb.Member
+	// QuotaBytes bounds the size of the page store; past it writes are refused
+	// with ErrNoSpace. 0: 2 GiB, negative: no bound.
+	QuotaBytes int64
+	// MinLeaseTTL in seconds; shorter grants are raised to it. Default 2.
+	MinLeaseTTL int64
+	// CheckpointBytes of records after which a checkpoint is due (default 32 MiB);
+	// it bounds the replay at start.
+	CheckpointBytes int64
+	// CheckpointEntries of log after which a checkpoint is due, but no more often
+	// than every CheckpointMinInterval. etcd's --snapshot-count; default 10,000.
+	CheckpointEntries     uint64
+	CheckpointMinInterval time.Duration // default 10 s
+	// CompactionBatch is how many revisions one hold of the write lock removes
+	// (default 256) and CompactionSleep the pause between two (default 0).
+	CompactionBatch int
+	CompactionSleep time.Duration
+	// ReclaimBytesPerSecond bounds the background copying of live records out of
+	// sparse segments. Default 16 MiB/s.
+	ReclaimBytesPerSecond int64
+	// LeaseCheckpoint is how far the remaining TTL that the log knows may lag for
+	// the longest leases; for others it is a 32nd of the TTL. Default 5 min.
+	LeaseCheckpoint time.Duration
+	// Workers rebuild the index at start. Default 2.
+	Workers int
+
+	Pages pagestore.Options // Hint, OnFatal and OnNoSpace are the engine's
+
+	// Publisher gets every committed event; nil drops them.
+	Publisher Publisher
+	// Propose hands an operation of the engine's own (lease expiry, NOSPACE) to
+	// consensus. It must not block. nil: none are made.
+	Propose func(op []byte, w Waiter) error
+	// OnCheckpoint says that everything up to the log index is durable here.
+	// Called on the checkpoint goroutine; it may block.
+	OnCheckpoint func(index uint64)
+	// OnTimed is told how long the engine's background work took, for metrics.
+	// May be nil.
+	OnTimed func(what Timed, took time.Duration)
+	// OnFatal stops the process: a disk that lost a write, or a broken invariant.
+	OnFatal func(error)
+	// Now is a monotonic clock in nanoseconds, for leases. Default: time since start.
+	Now    func() int64
+	Logger *zap.Logger
+}
+
+func (o *Options) setDefaults() {
+	def := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.QuotaBytes, 2<<30)
+	def(&o.MinLeaseTTL, 2)
+	def(&o.CheckpointBytes, 32<<20)
+	def(&o.ReclaimBytesPerSecond, 16<<20)
+	if o.CheckpointEntries == 0 {
+		o.CheckpointEntries = 10_000
+	}
+	if o.CheckpointMinInterval == 0 {
+		o.CheckpointMinInterval = 10 * time.Second
+	}
+	if o.CompactionBatch == 0 {
+		o.CompactionBatch = 256
+	}
+	if o.LeaseCheckpoint == 0 {
+		o.LeaseCheckpoint = 5 * time.Minute
+	}
+	if o.Workers == 0 {
+		o.Workers = 2
+	}
+	if o.Now == nil {
+		start := time.Now()
+		o.Now = func() int64 { return int64(time.Since(start)) }
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.OnFatal == nil {
+		o.OnFatal = func(error) {}
+	}
+}
+
+// neverCompacted is the compact revision before the first compaction, as in
+// etcd: a compaction to revision 0 is accepted once.
+const neverCompacted = -1
+
+// Timed names what Options.OnTimed is told about.
+type Timed int
+
+const (
+	TimedCheckpoint Timed = iota // from the cut to the durable manifest
+	TimedDefragment
+	TimedCompaction     // until everything superfluous was removed
+	TimedCompactionStep // one hold of the writer lock
+)
+
+func (e *Engine) timed(what Timed, began time.Time) {
+	if e.opts.OnTimed != nil {
+		e.opts.OnTimed(what, time.Since(began))
+	}
+}
+
+// Engine is the replicated state machine. See doc.go for who may call what.
+type Engine struct {
+	opts  Options
+	log   *zap.Logger
+	store *pagestore.Store
+	idx   *index.Index
+
+	lessor  *lessor
+	alarms  *alarmSet
+	cluster *cluster
+
+	// visible is the newest revision that readers may be given; every write of
+	// it and of everything before is applied as a whole.
+	visible atomic.Int64
+	// compactRev: revisions below it are gone. It is raised before anything is
+	// removed, so a reader that still sees it at or below its revision at the
+	// end has read a whole snapshot.
+	compactRev atomic.Int64
+	applied    atomic.Uint64
+	term       atomic.Uint64
+
+	// writer excludes apply, compaction steps and relocation from each other;
+	// holds are bounded by one log entry or one step.
+	writer sync.Mutex
+	ap     applier // guarded by writer
+	// graves name what compaction removed and reclaim has not; guarded by writer.
+	graves map[pagestore.Ref]grave
+
+	compactor  compactor
+	checkpoint checkpointer
+	leader     leadership
+
+	wg     sync.WaitGroup
+	ctx    context.Context
+	cancel context.CancelFunc
+	fatal  sync.Once
+}
+
+// Open recovers the engine from fsys, or bootstraps an empty one.
+func Open(fsys disk.FS, opts Options) (*Engine, error) {
+	opts.setDefaults()
+	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
+	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	po := opts.Pages
+	po.Hint = hintOf
+	po.OnFatal = e.die
+	po.OnNoSpace = e.onNoSpace
+	store, cp, err := pagestore.Open(fsys, po)
+	if err != nil {
+		return nil, err
+	}
+	e.store = store
+	if err := e.recover(cp); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	e.ap.e = e
+	e.compactor.init()
+	e.checkpoint.init(e)
+	return e, nil
+}
+
+// recover restores the state of checkpoint cp; nil means a fresh store.
+func (e *Engine) recover(cp *pagestore.Checkpoint) error {
+	if cp == nil {
+		e.visible.Store(1)
+		e.compactRev.Store(neverCompacted)
+		e.compactor.mu.removed = neverCompacted
+		e.ap.rev = 1
+		for _, m := range e.opts.Members {
+			e.cluster.restore(m)
+		}
+		return nil
+	}
+	var m meta
+	if err := m.decode(cp.Meta); err != nil {
+		return err
+	}
+	if m.clusterID != e.opts.ClusterID || m.memberID != e.opts.MemberID {
+		if e.opts.ClusterID != 0 {
+			return fmt.Errorf("engine: data belongs to member %x of cluster %x, not to member %x of cluster %x",
+				m.memberID, m.clusterID, e.opts.MemberID, e.opts.ClusterID)
+		}
+		e.opts.ClusterID, e.opts.MemberID = m.clusterID, m.memberID
+	}
+	if err := e.readState(cp.State); err != nil {
+		return err
+	}
+	e.visible.Store(m.rev)
+	e.compactRev.Store(m.compactRev)
+	e.applied.Store(m.applied)
+	e.term.Store(m.term)
+	e.ap.rev = m.rev
+	return e.loadIndex(m.compactRev)
+}
+
+// Start runs the background work: compaction, checkpoints, reclaim, lease expiry.
+func (e *Engine) Start() {
+	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop} {
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			loop()
+		}()
+	}
+}
+
+// Close stops the background work and writes a last checkpoint, so that the next
+// start replays nothing. Apply must not be running any more.
+func (e *Engine) Close() error {
+	e.cancel()
+	e.wg.Wait()
+	err := e.Checkpoint()
+	return errors.Join(err, e.store.Close())
+}
+
+// Abandon stops the background work and closes the store without a checkpoint:
+// after a fatal error, and in tests.
+func (e *Engine) Abandon() error {
+	e.cancel()
+	e.wg.Wait()
+	return e.store.Close()
+}
+
+// die reports an error after which nothing may be acknowledged.
+func (e *Engine) die(err error) {
+	e.fatal.Do(func() { e.opts.OnFatal(err) })
+}
+
+// Revision returns the newest revision that readers see.
+func (e *Engine) Revision() int64 { return e.visible.Load() }
+
+// CompactRevision returns the last compacted revision, -1 if there was none.
+func (e *Engine) CompactRevision() int64 { return e.compactRev.Load() }
+
+// AppliedIndex returns the log index of the last applied entry.
+func (e *Engine) AppliedIndex() uint64 { return e.applied.Load() }
+
+// Term returns the term of the last applied entry.
+func (e *Engine) Term() uint64 { return e.term.Load() }
+
+// ClusterID and MemberID identify whose data this is.
+func (e *Engine) ClusterID() uint64 { return e.opts.ClusterID }
+
+// MemberID returns the identity of this member.
+func (e *Engine) MemberID() uint64 { return e.opts.MemberID }
+
+// Members returns the members by ID; they must not be changed.
+func (e *Engine) Members() []*pb.Member { return e.cluster.list() }
+
+// ConfState returns raftpb.ConfState wire bytes of the present membership.
+func (e *Engine) ConfState() []byte { return e.cluster.confState() }
+
+// StorageVersion is the version of etcd whose data this store can hold.
+func (e *Engine) StorageVersion() string { return storageVersion }
+
+// storageVersion is what etcd 3.7 reports.
+const storageVersion = "3.7.0"
+
+// ClusterVersion returns the cluster version agreed on, "" before that.
+func (e *Engine) ClusterVersion() string { return e.cluster.clusterVersion() }
+
+// Alarms returns the raised alarms.
+func (e *Engine) Alarms() []*pb.AlarmMember { return e.alarms.list(pb.AlarmType_NONE) }
+
+// HasAlarm reports whether any member has raised t.
+func (e *Engine) HasAlarm(t pb.AlarmType) bool { return e.alarms.has(t) }
+
+// DBSize returns the bytes of the page store's files and how many of them are live.
+func (e *Engine) DBSize() (total, inUse int64) { return e.store.Size() }
+
+// Quota returns the size bound in bytes; negative: none.
+func (e *Engine) Quota() int64 { return e.opts.QuotaBytes }
+
+// QuotaExceeded reports whether a write of cost bytes would pass the quota.
+func (e *Engine) QuotaExceeded(cost int) bool {
+	total, _ := e.store.Size()
+	return e.opts.QuotaBytes > 0 && cost > 0 && total+int64(cost) >= e.opts.QuotaBytes
+}
+
+func hintOf(dst, rec []byte) []byte {
+	if isGrave(rec) {
+		return append(dst, rec...)
+	}
+	var kv keyValue
+	if err := decodeRecord(rec, &kv); err != nil {
+		return dst // loadIndex refuses the empty hint
+	}
+	return appendHint(dst, &kv)
+}

@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"quire/index"
+	"quire/pagestore"
+)
+
+// What compaction removed stays in its segment until reclaim empties that. A
+// restart rebuilds the index from all records of all segments, so it must know
+// which of them are dead. Most dead records show it themselves, because a newer
+// version of their key is there. But a deleted key leaves no such evidence: when
+// the segment with its tombstone is reclaimed, an older version that lies in
+// another segment would come back to life.
+//
+// So each compaction step appends a grave to the page store: a record that names
+// the versions it removed. A grave lives for as long as one of the segments in
+// which they lay does, and the checkpoint's state lists the graves, so that a
+// start reads them before it looks at the records.
+//
+// Encoding of a grave, behind the record prefix that marks it:
+//
+//	uvarint  number of segments, then each segment id
+//	uvarint  number of versions, then each version in order:
+//	         uvarint main (the difference to the one before), uvarint sub
+
+// grave is what the engine keeps of a grave in memory.
+type grave struct {
+	segments []uint32
+}
+
+// version identifies a record wherever it lies: at most one version of any key
+// has this revision and place in it.
+type version struct {
+	main int64
+	sub  int32
+}
+
+func (v version) compare(w version) int {
+	return cmp.Or(cmp.Compare(v.main, w.main), cmp.Compare(v.sub, w.sub))
+}
+
+// gravePrefix marks a record as a grave: no event has this sub number.
+const gravePrefix = 1<<32 | 1
+
+// appendGrave encodes freed, which it sorts, as a record.
+func appendGrave(dst []byte, freed []index.VersionRef) ([]byte, grave) {
+	slices.SortFunc(freed, func(a, b index.VersionRef) int {
+		return version{a.Main, a.Sub}.compare(version{b.Main, b.Sub})
+	})
+	var g grave
+	for i := range freed {
+		g.segments = append(g.segments, pagestore.Ref(freed[i].Loc).Segment())
+	}
+	slices.Sort(g.segments)
+	g.segments = slices.Compact(g.segments)
+	dst = binary.AppendUvarint(dst, gravePrefix)
+	dst = binary.AppendUvarint(dst, uint64(len(g.segments)))
+	for _, id := range g.segments {
+		dst = binary.AppendUvarint(dst, uint64(id))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(freed)))
+	last := int64(0)
+	for i := range freed {
+		dst = binary.AppendUvarint(dst, uint64(freed[i].Main-last))
+		dst = binary.AppendUvarint(dst, uint64(freed[i].Sub))
+		last = freed[i].Main
+	}
+	return dst, g
+}
+
+// isGrave tells whether a record or a hint is one.
+func isGrave(b []byte) bool {
+	p, n := binary.Uvarint(b)
+	return n > 0 && p == gravePrefix
+}
+
+var errGrave = errors.New("engine: grave is cut")
+
+func decodeGrave(rec []byte) (g grave, dead []version, err error) {
+	r := fieldReader{p: rec}
+	if r.next() != gravePrefix {
+		return g, nil, errGrave
+	}
+	for n := r.next(); n > 0 && r.err == nil; n-- {
+		g.segments = append(g.segments, uint32(r.next()))
+	}
+	last := int64(0)
+	for n := r.next(); n > 0 && r.err == nil; n-- {
+		last += int64(r.next())
+		dead = append(dead, version{last, int32(r.next())})
+	}
+	if r.err != nil || len(r.p) != 0 {
+		return g, nil, errGrave
+	}
+	return g, dead, nil
+}
+
+// bury frees the records of removed versions and remembers that they are dead.
+// The caller holds Engine.writer.
+func (e *Engine) bury(freed []index.VersionRef) error {
+	if len(freed) == 0 {
+		return nil
+	}
+	for i := range freed {
+		e.store.Free(pagestore.Ref(freed[i].Loc))
+	}
+	rec, g := appendGrave(e.ap.rec[:0], freed)
+	e.ap.rec = rec
+	ref, err := e.store.Append(rec)
+	if err != nil {
+		return fmt.Errorf("engine: page store: %w", err)
+	}
+	e.ap.bytes += int64(len(rec))
+	e.graves[ref] = g
+	return nil
+}
+
+// needed tells whether anything that the grave at ref names can still be there;
+// if not, the grave is forgotten. The caller holds Engine.writer.
+func (e *Engine) needed(ref pagestore.Ref) bool {
+	g, ok := e.graves[ref]
+	if ok && !slices.ContainsFunc(g.segments, e.store.HasSegment) {
+		delete(e.graves, ref)
+		ok = false
+	}
+	return ok
+}
+
+// graveRefs lists the graves for a checkpoint. The caller holds Engine.writer.
+func (e *Engine) graveRefs() []uint64 {
+	refs := make([]uint64, 0, len(e.graves))
+	for ref := range e.graves {
+		refs = append(refs, uint64(ref))
+	}
+	slices.Sort(refs)
+	return refs
+}
+
+// readGraves reads the graves that the checkpoint lists and returns who lies in
+// them.
+func (e *Engine) readGraves() (*deadSet, error) {
+	d := new(deadSet)
+	for ref := range e.graves {
+		rec, err := e.store.Read(ref)
+		if err != nil {
+			return nil, err
+		}
+		g, dead, err := decodeGrave(rec)
+		if err != nil {
+			return nil, fmt.Errorf("%w, at %v", err, ref)
+		}
+		e.graves[ref] = g
+		d.versions = append(d.versions, dead...)
+	}
+	d.build(e.ap.rev)
+	return d, nil
+}
+
+// deadSet answers whether a version is dead. A bit per revision spares nearly
+// all searches for versions that are alive.
+type deadSet struct {
+	versions []version
+	bits     []uint64
+}
+
+func (d *deadSet) build(lastRev int64) {
+	if len(d.versions) == 0 {
+		return
+	}
+	slices.SortFunc(d.versions, version.compare)
+	d.bits = make([]uint64, lastRev/64+1)
+	for _, v := range d.versions {
+		if v.main >= 0 && v.main <= lastRev {
+			d.bits[v.main/64] |= 1 << (v.main % 64)
+		}
+	}
+}
+
+func (d *deadSet) has(v version) bool {
+	if len(d.bits) == 0 || v.main < 0 || v.main/64 >= int64(len(d.bits)) || d.bits[v.main/64]>>(v.main%64)&1 == 0 {
+		return false
+	}
+	_, ok := slices.BinarySearchFunc(d.versions, v, version.compare)
+	return ok
+}

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+
+	"quire/index"
+	"quire/pagestore"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// hashBucket is what etcd's hash starts with: the name of its bucket.
+const hashBucket = "key"
+
+// HashKV computes etcd's hash over the revisions up to rev (0: the newest):
+// CRC-32C over the bucket name and then, in order of revision, the 17-byte
+// revision key (18 with the tombstone mark) and the stored KeyValue. Of the
+// revisions up to the compact revision only those count that are visible at rev,
+// and a tombstone at the compact revision does not.
+func (e *Engine) HashKV(rev int64) (hash uint32, compactRev, current int64, err error) {
+	pin := e.store.Pin()
+	defer pin.Release()
+	for range readAttempts {
+		compactRev, current = e.compactRev.Load(), e.visible.Load()
+		at := rev
+		switch {
+		case at > 0 && at < compactRev:
+			return 0, compactRev, current, ErrCompacted
+		case at > current:
+			return 0, compactRev, current, ErrFutureRev
+		case at == 0:
+			at = current
+		case at < 0: // nothing was written before revision 0
+			return crc32.Update(0, castagnoli, []byte(hashBucket)), compactRev, current, nil
+		}
+		h := kvHasher{e: e, compactRev: compactRev, rev: at, crc: crc32.Update(0, castagnoli, []byte(hashBucket))}
+		err = h.run()
+		if e.compactRev.Load() == compactRev {
+			return h.crc, compactRev, current, err
+		}
+	}
+	return 0, compactRev, current, ErrCompacted
+}
+
+// Hash computes a hash over everything retained, for comparing members of one
+// cluster. etcd hashes its database file here; this is HashKV at the newest
+// revision.
+func (e *Engine) Hash() (hash uint32, rev int64, err error) {
+	hash, _, rev, err = e.HashKV(0)
+	return hash, rev, err
+}
+
+type kvHasher struct {
+	e               *Engine
+	compactRev, rev int64
+	crc             uint32
+	key             [18]byte
+}
+
+func (h *kvHasher) run() error {
+	// With nothing visible at rev, etcd has nothing to keep and skips nothing.
+	skip := h.e.countAt(everything, h.rev) > 0
+	var err error
+	walkErr := h.e.idx.AllVersions(h.rev, func(chunk []index.VersionRef) {
+		for i := 0; i < len(chunk) && err == nil; i++ {
+			v := &chunk[i]
+			if v.Main <= h.compactRev && v.Tombstone && (skip || v.Main == h.compactRev) {
+				continue
+			}
+			err = h.add(v, v.Main <= h.compactRev && skip)
+		}
+	})
+	return errors.Join(err, walkErr)
+}
+
+// add hashes one version; with ifVisible only if a read at the hash's revision
+// would return it.
+func (h *kvHasher) add(v *index.VersionRef, ifVisible bool) error {
+	rec, err := h.e.store.Read(pagestore.Ref(v.Loc))
+	if err != nil {
+		return err
+	}
+	kv := wireKV(rec)
+	if ifVisible {
+		if cur, ok := h.e.idx.Get(keyOf(kv), h.rev); !ok || cur.Main != v.Main || cur.Sub != v.Sub {
+			return nil
+		}
+	}
+	k := h.key[:17]
+	binary.BigEndian.PutUint64(k, uint64(v.Main))
+	k[8] = '_'
+	binary.BigEndian.PutUint64(k[9:], uint64(v.Sub))
+	if v.Tombstone {
+		h.key[17] = 't'
+		k = h.key[:18]
+		kv = kv[:2+lenPrefixed(kv)] // etcd stores the key alone
+	}
+	h.crc = crc32.Update(h.crc, castagnoli, k)
+	h.crc = crc32.Update(h.crc, castagnoli, kv)
+	return nil
+}
+
+// lenPrefixed returns the size of the first field of kv less its tag and one
+// byte of length.
+func lenPrefixed(kv []byte) int {
+	n, w := binary.Uvarint(kv[1:])
+	return w - 1 + int(n)
+}

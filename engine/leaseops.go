@@ -1,0 +1,262 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	pb "quire/api/etcdserverpb"
+)
+
+// expireBatch bounds how many leases one operation revokes, so that an expiry
+// storm holds apply for a short time only and other operations get in between.
+const expireBatch = 64
+
+// checkpointBatch bounds how many remaining TTLs one operation records.
+const checkpointBatch = 1000
+
+// recordPeriod is how often the remaining TTLs are looked at.
+const recordPeriod = time.Second
+
+// leasePoll is the longest the lease loop sleeps.
+const leasePoll = 500 * time.Millisecond
+
+// runLease executes the lease operations.
+func (a *applier) runLease(kind OpKind, body []byte) error {
+	switch kind {
+	case OpLeaseGrant:
+		var req pb.LeaseGrantRequest
+		if err := req.UnmarshalVT(body); err != nil {
+			return err
+		}
+		if a.e.alarms.has(pb.AlarmType_NOSPACE) {
+			return ErrNoSpace
+		}
+		ttl, err := a.e.lessor.grant(req.ID, req.TTL, a.index)
+		if err != nil {
+			return err
+		}
+		a.body = appendInt(a.body, 2<<3, req.ID)
+		a.body = appendInt(a.body, 3<<3, ttl)
+	case OpLeaseRevoke:
+		var req pb.LeaseRevokeRequest
+		if err := req.UnmarshalVT(body); err != nil {
+			return err
+		}
+		return a.revoke(req.ID)
+	case OpLeaseExpire:
+		return a.expire(body)
+	case OpLeaseCheckpoint:
+		var req pb.LeaseCheckpointRequest
+		if err := req.UnmarshalVT(body); err != nil {
+			return err
+		}
+		for _, c := range req.Checkpoints {
+			a.e.lessor.setRemaining(c.ID, c.Remaining_TTL)
+		}
+	}
+	return nil
+}
+
+// revoke deletes the keys of a lease as one revision, then the lease.
+func (a *applier) revoke(id int64) error {
+	keys, err := a.e.lessor.keysOf(id)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		a.deleteOne([]byte(k))
+	}
+	a.e.lessor.remove(id)
+	return nil
+}
+
+// AppendExpire encodes the body of an OpLeaseExpire: the term in which the
+// leader decided, then the leases.
+func AppendExpire(dst []byte, term uint64, ids []int64) []byte {
+	dst = binary.AppendUvarint(dst, term)
+	for _, id := range ids {
+		dst = binary.AppendUvarint(dst, uint64(id))
+	}
+	return dst
+}
+
+// expire revokes leases that a leader's clock has ended, one revision each. An
+// operation of an earlier term is dropped: the leader that decided it had been
+// replaced, and the new one may have renewed the lease since.
+func (a *applier) expire(body []byte) error {
+	r := fieldReader{p: body}
+	term := r.next()
+	if term != a.term {
+		return nil
+	}
+	for len(r.p) > 0 {
+		id := int64(r.next())
+		if r.err != nil {
+			return r.err
+		}
+		if err := a.revoke(id); err != nil && !errors.Is(err, ErrLeaseNotFound) {
+			return err
+		}
+		if a.sub > 0 {
+			a.rev, a.sub = a.rev+1, 0
+		}
+	}
+	return nil
+}
+
+// leadership starts and stops the leader's duties of the engine. They start when
+// the leader has applied an entry of its own term: then everything that earlier
+// leaders have committed is applied, remaining TTLs among it.
+type leadership struct {
+	term  atomic.Uint64 // in which this member leads, 0 if it does not
+	began atomic.Uint64 // the term for which the duties have begun
+}
+
+// change is called in order with Apply.
+func (l *leadership) change(e *Engine, term uint64, isLeader bool) {
+	if !isLeader {
+		l.term.Store(0)
+		e.lessor.demote()
+		return
+	}
+	l.term.Store(term)
+	l.applied(e, e.term.Load())
+}
+
+// applied is called after an entry of a term has been applied.
+func (l *leadership) applied(e *Engine, term uint64) {
+	if lead := l.term.Load(); lead == term && l.began.Swap(term) != term {
+		e.lessor.promote(0)
+	}
+}
+
+func (l *leadership) now() (term uint64, leader bool) {
+	term = l.term.Load()
+	return term, term != 0 && l.began.Load() == term
+}
+
+// leaseLoop proposes the revocation of expired leases and records remaining
+// TTLs, while this member leads.
+func (e *Engine) leaseLoop() {
+	t := time.NewTimer(leasePoll)
+	defer t.Stop()
+	var cursor uint32
+	lastRecord := e.opts.Now()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-t.C:
+		}
+		wait := e.expireOnce()
+		if now := e.opts.Now(); now-lastRecord > int64(recordPeriod) || cursor != 0 {
+			lastRecord = now
+			cursor = e.recordOnce(cursor)
+		}
+		t.Reset(wait)
+	}
+}
+
+// expireOnce proposes one batch, waits until it is applied, and says when to
+// look again.
+func (e *Engine) expireOnce() time.Duration {
+	term, leader := e.leader.now()
+	if !leader || e.opts.Propose == nil {
+		return leasePoll
+	}
+	ids, next := e.lessor.expired(nil, expireBatch)
+	if len(ids) > 0 {
+		op := AppendOp(nil, OpLeaseExpire, AppendExpire(nil, term, ids))
+		e.proposeAndWait(op)
+		return 0
+	}
+	if next == forever {
+		return leasePoll
+	}
+	return min(leasePoll, max(time.Duration(next-e.opts.Now()), time.Millisecond))
+}
+
+// recordOnce proposes the remaining TTLs of one batch of leases from cursor on.
+func (e *Engine) recordOnce(cursor uint32) uint32 {
+	if _, leader := e.leader.now(); !leader || e.opts.Propose == nil {
+		return 0
+	}
+	due, next := e.lessor.due(cursor, checkpointBatch, e.opts.LeaseCheckpoint)
+	if len(due) > 0 {
+		req := new(pb.LeaseCheckpointRequest)
+		for _, l := range due {
+			req.Checkpoints = append(req.Checkpoints, &pb.LeaseCheckpoint{ID: l.id, Remaining_TTL: l.remaining})
+		}
+		body, err := req.MarshalVT()
+		if err != nil {
+			e.log.Error("cannot encode a lease checkpoint", zap.Error(err))
+			return next
+		}
+		e.proposeAndWait(AppendOp(nil, OpLeaseCheckpoint, body))
+	}
+	return next
+}
+
+// ownOp waits for an operation that the engine proposed itself.
+type ownOp struct{ done chan error }
+
+func (o *ownOp) Applied(r *Reply)  { o.done <- r.Err }
+func (o *ownOp) Dropped(err error) { o.done <- err }
+
+// proposeAndWait returns when the operation is applied or known to have failed;
+// the leases come up again after expireRetry.
+func (e *Engine) proposeAndWait(op []byte) {
+	w := &ownOp{done: make(chan error, 1)}
+	if err := e.opts.Propose(op, w); err != nil {
+		e.log.Warn("cannot propose a lease operation", zap.Error(err))
+		select {
+		case <-e.ctx.Done():
+		case <-time.After(leasePoll):
+		}
+		return
+	}
+	select {
+	case <-e.ctx.Done():
+	case err := <-w.done:
+		if err != nil {
+			e.log.Warn("lease operation failed", zap.Error(err))
+		}
+	}
+}
+
+// LeaseRenew gives a lease its full TTL again, on the leader. ErrLeaseNotFound
+// for an unknown or expired one, ErrNotPrimary on another member.
+func (e *Engine) LeaseRenew(id int64) (ttl int64, err error) {
+	ttl, recorded, err := e.lessor.renew(id)
+	if err == nil && recorded && e.opts.Propose != nil {
+		req := &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: id}}}
+		body, merr := req.MarshalVT()
+		if merr != nil {
+			return 0, merr
+		}
+		err = e.opts.Propose(AppendOp(nil, OpLeaseCheckpoint, body), &ownOp{done: make(chan error, 1)})
+	}
+	return ttl, err
+}
+
+// LeaseTimeToLive describes a lease; TTL is -1 for an unknown one.
+func (e *Engine) LeaseTimeToLive(id int64, withKeys bool) (LeaseInfo, error) {
+	return e.lessor.info(id, withKeys), nil
+}
+
+// Leases lists the lease IDs, the one that expires first in front.
+func (e *Engine) Leases() []int64 { return e.lessor.list() }
+
+// NewLeaseID picks an ID for a grant that names none: positive and not in use.
+func (e *Engine) NewLeaseID() int64 {
+	for {
+		if id := rand.Int64(); id > 0 && !e.lessor.exists(id) {
+			return id
+		}
+	}
+}

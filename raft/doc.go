@@ -1,0 +1,2 @@
+// Package raft is one consensus member. (Details follow.)
+package raft

@@ -1,0 +1,69 @@
+package raft
+
+import "sync/atomic"
+
+// Status is what a member knows of itself. The fields are read one by one, so
+// they may be of slightly different moments.
+type Status struct {
+	ID, ClusterID uint64
+	Lead          uint64 // 0: none
+	Term          Term
+	Commit        Index
+	Applied       Index // flushed by the state machine
+	LastIndex     Index
+	IsLeader      bool
+	IsVoter       bool
+	IsLearner     bool // neither voter nor learner: removed, or not yet added
+	PendingOps    int  // accepted and not finished
+	PendingBytes  int
+	// LogBytes is about how much log a restart would read: a reason to
+	// checkpoint and call Compact.
+	LogBytes uint64
+}
+
+// published is the part of the core's state that others read without its lock.
+// Only the holder of the lock writes it.
+type published struct {
+	lead, term, commit, applied, last, logBytes atomic.Uint64
+	leader, voter, learner                      atomic.Bool
+	inline                                      atomic.Bool // reads need no round
+}
+
+// set writes v only if it differs: a store would take the cache line from the
+// readers at every batch.
+func set(a *atomic.Uint64, v uint64) {
+	if a.Load() != v {
+		a.Store(v)
+	}
+}
+
+func setBool(a *atomic.Bool, v bool) {
+	if a.Load() != v {
+		a.Store(v)
+	}
+}
+
+func (p *published) publish(c *core) {
+	set(&p.lead, c.lead.lead)
+	set(&p.term, c.hs.term)
+	set(&p.commit, c.hs.commit)
+	set(&p.applied, c.applied)
+	set(&p.last, c.st.lastIndex())
+	set(&p.logBytes, c.st.logBytes())
+	setBool(&p.leader, c.lead.isLeader)
+	setBool(&p.inline, c.inlineReads())
+	setBool(&p.voter, c.voter)
+	setBool(&p.learner, c.learner)
+}
+
+// Status returns the member's state without waiting for anything.
+func (n *Node) Status() Status {
+	ops, bytes := n.q.pending()
+	return Status{
+		ID: n.cfg.ID, ClusterID: n.cfg.ClusterID,
+		Lead: n.pub.lead.Load(), Term: Term(n.pub.term.Load()),
+		Commit: Index(n.pub.commit.Load()), Applied: Index(n.pub.applied.Load()), LastIndex: Index(n.pub.last.Load()),
+		IsLeader: n.pub.leader.Load(), IsVoter: n.pub.voter.Load(), IsLearner: n.pub.learner.Load(),
+		PendingOps: ops, PendingBytes: bytes, LogBytes: n.pub.logBytes.Load(),
+	}
+}

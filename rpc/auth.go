@@ -1,0 +1,44 @@
+package rpc
+
+import pb "quire/api/etcdserverpb"
+
+const authService = "etcdserverpb.Auth"
+
+// authMethods answers as a server whose authentication is switched off and
+// cannot be switched on yet.
+func (s *Server) authMethods() []*Method {
+	methods := []*Method{
+		{Service: authService, Name: "AuthStatus", Unary: s.serveAuthStatus},
+		{Service: authService, Name: "Authenticate", Unary: serveAuthenticate},
+	}
+	for _, name := range []string{
+		"AuthEnable", "AuthDisable",
+		"UserAdd", "UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole",
+		"RoleAdd", "RoleGet", "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission",
+	} {
+		methods = append(methods, &Method{Service: authService, Name: name, Unary: serveUnimplemented})
+	}
+	return methods
+}
+
+func (s *Server) serveAuthStatus(c *Call) {
+	c.finishMessage(&pb.AuthStatusResponse{AuthRevision: 1}, s.cfg.KV.Revision())
+}
+
+// serveAuthenticate is what a client with credentials tries first; the text
+// tells it that it may go on without.
+func serveAuthenticate(c *Call) { c.Fail(errAuthNotEnabled) }
+
+func serveUnimplemented(c *Call) { c.Fail(unimplemented(c.Method.Service, c.Method.Name)) }
+
+func openUnimplemented(st *Stream) Session { return refusal{st} }
+
+// refusal is the session of a streaming method that is not implemented.
+type refusal struct{ stream *Stream }
+
+func (r refusal) Recv([]byte) error {
+	return unimplemented(r.stream.Method.Service, r.stream.Method.Name)
+}
+func (r refusal) RecvEnd() bool           { return true }
+func (r refusal) Next(*Out) (Next, error) { return NextIdle, nil }
+func (r refusal) Close()                  {}

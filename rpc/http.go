@@ -1,0 +1,128 @@
+package rpc
+
+import (
+	"encoding/json"
+	"expvar"
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+// ClientHandler serves the HTTP endpoints of the client port.
+func (s *Server) ClientHandler() http.Handler {
+	mux := http.NewServeMux()
+	s.addMonitoring(mux)
+	mux.HandleFunc("/version", s.httpVersion)
+	mux.HandleFunc("/debug/vars", httpVars)
+	if s.cfg.Pprof {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+// MetricsHandler serves the endpoints of --listen-metrics-urls.
+func (s *Server) MetricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	s.addMonitoring(mux)
+	return mux
+}
+
+func (s *Server) addMonitoring(mux *http.ServeMux) {
+	mux.Handle("/metrics", promhttp.InstrumentMetricHandler(s.cfg.Registry,
+		promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{})))
+	mux.HandleFunc("/health", s.httpHealth)
+	s.addProbes(mux)
+}
+
+// onlyGet answers other methods and reports whether it did not have to.
+func onlyGet(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method == http.MethodGet {
+		return true
+	}
+	w.Header().Set("Allow", http.MethodGet)
+	http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
+	return false
+}
+
+func (s *Server) httpVersion(w http.ResponseWriter, r *http.Request) {
+	if !onlyGet(w, r) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	writeJSON(w, struct {
+		Server  string `json:"etcdserver"`
+		Cluster string `json:"etcdcluster"`
+		Storage string `json:"storage"`
+	}{s.cfg.Version, orElse(s.cfg.Upkeep.ClusterVersion(), "not_decided"), orElse(s.cfg.Upkeep.StorageVersion(), "unknown")})
+}
+
+func orElse(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = w.Write(b)
+}
+
+// healthAnswer is the body of /health.
+type healthAnswer struct {
+	Health string `json:"health"`
+	Reason string `json:"reason"`
+}
+
+func (s *Server) httpHealth(w http.ResponseWriter, r *http.Request) {
+	if !onlyGet(w, r) {
+		return
+	}
+	query := r.URL.Query()
+	reason := s.unhealthy(r, query["exclude"], query.Get("serializable") == "true")
+	if reason == "" {
+		s.http.healthy.Add(1)
+		writeJSON(w, healthAnswer{Health: "true"})
+		return
+	}
+	s.http.unhealthy.Add(1)
+	body, _ := json.Marshal(healthAnswer{Health: "false", Reason: reason})
+	s.cfg.Logger.Warn("/health error", zap.String("output", string(body)), zap.Int("status-code", http.StatusServiceUnavailable))
+	http.Error(w, string(body), http.StatusServiceUnavailable)
+}
+
+// unhealthy returns etcd's reason, or nothing: alarms first, then the leader,
+// then whether a read works.
+func (s *Server) unhealthy(r *http.Request, exclude []string, serializable bool) string {
+	for _, a := range s.cfg.Space.Alarms() {
+		if !slices.Contains(exclude, a.Alarm.String()) {
+			return "ALARM " + a.Alarm.String()
+		}
+	}
+	if !serializable && s.cfg.RaftStatus().Lead == 0 {
+		return "RAFT NO LEADER"
+	}
+	if err := s.tryRead(r.Context(), serializable); err != nil {
+		return fmt.Sprintf("RANGE ERROR:%s", err)
+	}
+	return ""
+}
+
+// httpVars serves the process's exported variables.
+func httpVars(w http.ResponseWriter, r *http.Request) {
+	if onlyGet(w, r) {
+		expvar.Handler().ServeHTTP(w, r)
+	}
+}

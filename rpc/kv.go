@@ -1,0 +1,181 @@
+package rpc
+
+import (
+	"math/bits"
+
+	pb "quire/api/etcdserverpb"
+	"quire/engine"
+)
+
+const (
+	kvService     = "etcdserverpb.KV"
+	rangeFullName = "/" + kvService + "/Range"
+)
+
+func (s *Server) kvMethods() []*Method {
+	return []*Method{
+		{Service: kvService, Name: "Range", Unary: s.serveRange, Learner: true},
+		{Service: kvService, Name: "RangeStream", Open: s.openRangeStream},
+		{Service: kvService, Name: "Put", Unary: s.servePut},
+		{Service: kvService, Name: "DeleteRange", Unary: s.serveDeleteRange},
+		{Service: kvService, Name: "Txn", Unary: s.serveTxn},
+		{Service: kvService, Name: "Compact", Unary: s.serveCompact},
+	}
+}
+
+func (s *Server) serveRange(c *Call) {
+	r := &c.rng
+	r.Reset()
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
+		return
+	}
+	if err := s.checkLearnerRead(r.Serializable); err != nil {
+		c.Fail(err)
+		return
+	}
+	if err := checkRange(r); err != nil {
+		c.Fail(err)
+		return
+	}
+	if r.Serializable {
+		doRange(c)
+		return
+	}
+	c.linearize(doRange)
+}
+
+func doRange(c *Call) {
+	b, rev, err := c.srv.cfg.KV.Range(&c.rng, c.body())
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.Finish(b, rev)
+}
+
+func (s *Server) servePut(c *Call) {
+	r := &c.put
+	r.Reset()
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
+		return
+	}
+	if !s.admit(c, costPut(r)) {
+		return
+	}
+	if err := checkPut(r); err != nil {
+		c.Fail(err)
+		return
+	}
+	c.propose(engine.OpPut, c.Req)
+}
+
+func (s *Server) serveDeleteRange(c *Call) {
+	r := &c.del
+	r.Reset()
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
+		return
+	}
+	if err := checkDelete(r); err != nil {
+		c.Fail(err)
+		return
+	}
+	c.propose(engine.OpDeleteRange, c.Req)
+}
+
+func (s *Server) serveTxn(c *Call) {
+	if tooDeep(c.Req) {
+		c.Fail(errTooDeep)
+		return
+	}
+	r := &c.txn
+	r.Reset()
+	if err := decode(&c.Req, r); err != nil {
+		c.Fail(err)
+		return
+	}
+	if !s.admit(c, costTxn(r)) {
+		return
+	}
+	if err := checkTxn(r, s.cfg.MaxTxnOps); err != nil {
+		c.Fail(err)
+		return
+	}
+	if err := checkOverlaps(r); err != nil {
+		c.Fail(err)
+		return
+	}
+	readOnly, serializable := classifyTxn(r)
+	switch {
+	case !readOnly:
+		c.propose(engine.OpTxn, c.Req)
+	case serializable:
+		doReadTxn(c)
+	default:
+		c.linearize(doReadTxn)
+	}
+}
+
+func doReadTxn(c *Call) {
+	b, rev, err := c.srv.cfg.KV.ReadTxn(&c.txn, c.body())
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.Finish(b, rev)
+}
+
+// classifyTxn tells whether a transaction only reads, and then whether all of
+// its reads may be stale. A nested transaction counts as a write, as in etcd.
+func classifyTxn(r *pb.TxnRequest) (readOnly, serializable bool) {
+	serializable = true
+	for _, ops := range [2][]*pb.RequestOp{r.Success, r.Failure} {
+		for _, op := range ops {
+			rng := op.GetRequestRange()
+			if rng == nil {
+				return false, false
+			}
+			serializable = serializable && rng.Serializable
+		}
+	}
+	return true, serializable
+}
+
+func (s *Server) serveCompact(c *Call) {
+	var r pb.CompactionRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	rev, physical := r.Revision, r.Physical
+	c.applied = func(c *Call, _ *engine.Reply) {
+		if !physical {
+			c.Reply(nil, s.cfg.KV.Revision())
+			return
+		}
+		c.next = func(c *Call) { s.awaitCompacted(c, rev) }
+		c.wake(c)
+	}
+	c.propose(engine.OpCompact, c.Req)
+}
+
+// awaitCompacted ends a physical compaction. The request timeout does not
+// count here: removing takes as long as it takes.
+func (s *Server) awaitCompacted(c *Call, rev int64) {
+	s.dog.remove(c)
+	if err := s.cfg.KV.AwaitCompacted(c.Ctx, rev); err != nil {
+		c.Fail(err)
+		return
+	}
+	c.Finish(c.body(), s.cfg.KV.Revision())
+}
+
+// proposalBytes is the size that etcd compares with the request limit: that of
+// its InternalRaftRequest, which wraps the request (tag and length) and adds a
+// header with a 64-bit request ID (14 bytes).
+func proposalBytes(body []byte) int {
+	lenBytes := (bits.Len64(uint64(len(body))|1) + 6) / 7
+	return 14 + 1 + lenBytes + len(body)
+}

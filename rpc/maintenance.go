@@ -1,0 +1,128 @@
+package rpc
+
+import (
+	"go.uber.org/zap"
+
+	pb "quire/api/etcdserverpb"
+	"quire/engine"
+)
+
+const maintenanceService = "etcdserverpb.Maintenance"
+
+func (s *Server) maintenanceMethods() []*Method {
+	return []*Method{
+		{Service: maintenanceService, Name: "Alarm", Unary: s.serveAlarm},
+		{Service: maintenanceService, Name: "Status", Unary: s.serveStatus, Learner: true},
+		{Service: maintenanceService, Name: "Defragment", Unary: s.serveDefragment, Blocking: true},
+		{Service: maintenanceService, Name: "Hash", Unary: s.serveHash, Blocking: true},
+		{Service: maintenanceService, Name: "HashKV", Unary: s.serveHashKV, Blocking: true},
+		{Service: maintenanceService, Name: "Snapshot", Open: openUnimplemented, Learner: true},
+		{Service: maintenanceService, Name: "MoveLeader", Unary: s.serveMoveLeader, Blocking: true},
+		{Service: maintenanceService, Name: "Downgrade", Unary: serveUnimplemented},
+	}
+}
+
+// serveAlarm replicates all three actions: a list of alarms is as current as
+// the log.
+func (s *Server) serveAlarm(c *Call) {
+	var r pb.AlarmRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	c.applied = func(c *Call, r *engine.Reply) {
+		rev := r.Revision
+		if rev == 0 {
+			rev = s.cfg.KV.Revision()
+		}
+		c.Reply(r.Body, rev)
+	}
+	c.propose(engine.OpAlarm, c.Req)
+}
+
+func (s *Server) serveStatus(c *Call) {
+	st := s.cfg.RaftStatus()
+	total, inUse := s.cfg.Space.DBSize()
+	resp := pb.StatusResponse{
+		Version:          s.cfg.Version,
+		DbSize:           total,
+		DbSizeInUse:      inUse,
+		DbSizeQuota:      s.cfg.Space.Quota(),
+		Leader:           st.Lead,
+		RaftIndex:        st.Commit,
+		RaftTerm:         st.Term,
+		RaftAppliedIndex: st.Applied,
+		IsLearner:        st.IsLearner,
+		StorageVersion:   s.cfg.Upkeep.StorageVersion(),
+		DowngradeInfo:    &pb.DowngradeInfo{},
+	}
+	if st.Lead == 0 {
+		resp.Errors = append(resp.Errors, errNoLeader.Text)
+	}
+	for _, a := range s.cfg.Space.Alarms() {
+		resp.Errors = append(resp.Errors, alarmText(a))
+	}
+	c.finishMessage(&resp, s.cfg.KV.Revision())
+}
+
+func (s *Server) serveDefragment(c *Call) {
+	s.cfg.Logger.Info("starting defragment")
+	if err := s.cfg.Upkeep.Defragment(c.Ctx); err != nil {
+		s.cfg.Logger.Warn("failed to defragment", zap.Error(err))
+		c.Fail(err)
+		return
+	}
+	s.cfg.Logger.Info("finished defragment")
+	c.finishBare(c.body()) // etcd's answer has no header
+}
+
+func (s *Server) serveHash(c *Call) {
+	h, rev, err := s.cfg.Upkeep.Hash()
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.finishMessage(&pb.HashResponse{Hash: h}, rev)
+}
+
+func (s *Server) serveHashKV(c *Call) {
+	var r pb.HashKVRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	h, compactRev, currentRev, err := s.cfg.Upkeep.HashKV(r.Revision)
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	hashRev := r.Revision
+	if hashRev == 0 {
+		hashRev = currentRev
+	}
+	c.finishMessage(&pb.HashKVResponse{Hash: h, CompactRevision: compactRev, HashRevision: hashRev}, currentRev)
+}
+
+func (s *Server) serveMoveLeader(c *Call) {
+	var r pb.MoveLeaderRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	if !s.cfg.RaftStatus().IsLeader {
+		c.Fail(errNotLeader)
+		return
+	}
+	for _, m := range s.cfg.Members() {
+		if m.ID != r.TargetID || m.IsLearner {
+			continue
+		}
+		if err := s.cfg.MoveLeader(c.Ctx, r.TargetID); err != nil {
+			c.Fail(err)
+			return
+		}
+		c.finishBare(c.body())
+		return
+	}
+	c.Fail(errBadLeaderTransferee)
+}

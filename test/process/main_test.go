@@ -1,0 +1,13 @@
+package process
+
+import (
+	"os"
+	"testing"
+
+	"quire/test/harness"
+)
+
+func TestMain(m *testing.M) {
+	harness.ParallelByDefault()
+	os.Exit(m.Run())
+}

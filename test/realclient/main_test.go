@@ -1,0 +1,13 @@
+package realclient
+
+import (
+	"os"
+	"testing"
+
+	"quire/test/harness"
+)
+
+func TestMain(m *testing.M) {
+	harness.ParallelByDefault()
+	os.Exit(m.Run())
+}
