@@ -31,8 +31,12 @@ type ReclaimOwner interface {
 }
 
 // reclaimBatch bounds the owner's hold of its lock: flipping 256 locations takes
-// well under a tenth of a millisecond.
-const reclaimBatch = 256
+// well under a tenth of a millisecond. batchShare bounds the bytes of a step, as
+// a part of a segment: 256 KiB of 64 MiB.
+const (
+	reclaimBatch = 256
+	batchShare   = 256
+)
 
 // Budget bounds a Reclaim.
 type Budget struct {
@@ -177,6 +181,7 @@ type mover struct {
 
 	batch  []Candidate
 	hints  []byte // what the batch's hints point into
+	bytes  int64  // length of the batch's records
 	page   *frame // the page last read, if it was not in memory
 	spent  int64  // bytes read and written and not yet waited for
 	copied int64
@@ -204,7 +209,8 @@ func (m *mover) empty() (freed int64, err error) {
 func (m *mover) add(l located) error {
 	m.hints = append(m.hints, l.hint...)
 	m.batch = append(m.batch, Candidate{Ref: l.ref, Bytes: l.bytes, Hint: m.hints[len(m.hints)-len(l.hint):]})
-	if len(m.batch) < reclaimBatch {
+	m.bytes += int64(l.bytes)
+	if len(m.batch) < reclaimBatch && m.bytes < m.s.opts.SegmentBytes/batchShare {
 		return nil
 	}
 	return m.step()
@@ -244,7 +250,7 @@ func (m *mover) step() error {
 			m.s.Free(c.New)
 		}
 	}
-	m.batch, m.hints = m.batch[:0], m.hints[:0]
+	m.batch, m.hints, m.bytes = m.batch[:0], m.hints[:0], 0
 	return nil
 }
 
