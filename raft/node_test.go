@@ -583,7 +583,7 @@ func TestProposalIsCloned(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := n.mu.c
-	b := *c.own.front()
+	b := *c.under.own.front()
 	copy(b.data, bytes.Repeat([]byte{'!'}, len(b.data)))
 	c.prop.entry.Data = []byte("overwritten")
 	settleManualFake(t, n, st, l)

@@ -181,11 +181,11 @@ func TestRestartDoesNotReadBeforeItsTerm(t *testing.T) {
 // acknowledged by them first.
 func TestAloneAgain(t *testing.T) {
 	c := &core{cfg: &Config{ID: 1}, lead: leadEvent{1, 3, true}, applied: 5, termStart: 2, hs: hardState{commit: 8}}
-	c.setConf(&raftpb.ConfState{Voters: []uint64{1, 2}})
+	c.mem.set(1, &raftpb.ConfState{Voters: []uint64{1, 2}}, 3, 8)
 	if c.inlineReads() {
 		t.Error("inline reads of two voters")
 	}
-	c.setConf(&raftpb.ConfState{Voters: []uint64{1}})
+	c.mem.set(1, &raftpb.ConfState{Voters: []uint64{1}}, 5, 8)
 	if c.inlineReads() {
 		t.Error("inline reads at applied 5, committed 8 with others")
 	}

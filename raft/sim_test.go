@@ -677,7 +677,7 @@ func (s *sim) statuses() string {
 	for _, x := range s.nodes {
 		c := x.n.mu.c
 		out += fmt.Sprintf("%+v own %d fwd %d queue %d appends %d durable %d/%d restoring %v stalled %v err %v raft %+v\n", x.n.Status(),
-			c.own.len(), c.fwd.len(), x.n.q.waiting.Load(), c.appends.len(), c.durable, c.lastPos, c.restoring != nil, c.stalled, c.err, c.rn.Status())
+			c.under.own.len(), c.under.fwd.len(), x.n.q.waiting.Load(), c.appends.len(), c.durable, c.lastPos, c.restoring != nil, c.stalled, c.err, c.rn.Status())
 	}
 	return out
 }
