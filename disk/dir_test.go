@@ -35,6 +35,9 @@ func testFS(t *testing.T, fsys FS) {
 	}
 	list, err = fsys.List("nowhere")
 	must(t, err)
+	if len(list) != 0 {
+		t.Fatal(list)
+	}
 	f, err := fsys.Create("sub/b", 3<<20+100)
 	must(t, err)
 	p, err := io.ReadAll(io.NewSectionReader(f, 0, 4<<20))
@@ -82,9 +85,9 @@ func testFS(t *testing.T, fsys FS) {
 	if len(list) != 1 || list[0] != (Info{"z", 5}) {
 		t.Fatal(list)
 	}
-	direct, err := fsys.Create("d", Align*2)
+	_, err = fsys.Create("d", Align*2)
 	must(t, err)
-	direct, err = fsys.Open("d", Direct)
+	direct, err := fsys.Open("d", Direct)
 	must(t, err)
 	buf := AlignedBuf(Align)
 	defer FreeBuf(buf)

@@ -46,17 +46,18 @@ func (k OpKind) String() string { return opNames[k] }
 // after it has been issued and before it takes effect, and may itself call
 // Crash: that enumerates all crash points in one run.
 type Mem struct {
-	mu     sync.Mutex
-	cond   *sync.Cond // a queue write was submitted, or power went off
-	rng    *rand.Rand
-	names  map[string]*memInode // as a running process sees it
-	dur    map[string]*memInode // as the platter has it
-	pend   []*nameOp            // issued, not yet durable, in order
-	ops    int
-	stopAt int // 0: never
-	off    bool
-	onOp   func(op int)
-	faults []*Fault
+	mu      sync.Mutex
+	cond    *sync.Cond // a queue write was submitted, or power went off
+	rng     *rand.Rand
+	names   map[string]*memInode // as a running process sees it
+	dur     map[string]*memInode // as the platter has it
+	pend    []*nameOp            // issued, not yet durable, in order
+	ops     int
+	stopAt  int // 0: never
+	off     bool
+	onOp    func(op int)
+	faults  []*Fault
+	faulted int // operations that failed by them
 }
 
 // nameOp is a change of names that is not yet durable.

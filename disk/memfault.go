@@ -49,6 +49,7 @@ func (m *Mem) faultLocked(kind OpKind, name string) error {
 		f.seen++
 		if err == nil && (f.seen == f.Nth || f.Forever && f.seen > f.Nth) {
 			err = f.Err
+			m.faulted++
 		}
 	}
 	return err
@@ -93,4 +94,11 @@ func (f *memFile) failedSyncLocked() {
 		}
 	}
 	f.in.pend = rest
+}
+
+// Faulted returns how many operations have failed by injected faults.
+func (m *Mem) Faulted() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.faulted
 }

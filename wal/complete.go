@@ -32,6 +32,20 @@ func (l *Log) Wait() (Pos, error) {
 	}
 }
 
+// Poll is Wait for an owner that steps the log itself (Options.Manual): if
+// anything is in flight or waits to be, it waits for some of it and settles it;
+// then it returns the durable position, moved or not. With nothing to wait for it
+// returns at once.
+func (l *Log) Poll() (Pos, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.flying)+len(l.sealed) > 0 && l.err == nil {
+		l.progressLocked()
+	}
+	l.told = l.durablePos
+	return l.durablePos, l.err
+}
+
 // progressLocked waits until something has changed: takes completions if nobody
 // else does, or waits for the one who does. In a Manual log that lacks a
 // segment it makes one.

@@ -85,7 +85,7 @@ func (r *reader) inspect(seg *segment, off int64) (suspect, error) {
 	}
 	defer f.Close()
 	r.buf = r.buf[:0]
-	h, _, bad, err := r.readBatch(f, seg, off)
+	h, _, bad, err := r.readBatch(f, seg, off, seg.number)
 	if err != nil {
 		return s, err
 	}
@@ -126,7 +126,9 @@ func (r *reader) scanSegment(seg *segment, off int64, t *tail) error {
 	defer f.Close()
 	r.buf = r.buf[:0]
 	for off+blockBytes <= seg.sizeBytes {
-		h, _, bad, err := r.readBatch(f, seg, off)
+		// Of any epoch: a batch that the disk put in a wrong place is as good
+		// a witness, and what recycling left is older than the chain's end.
+		h, _, bad, err := r.readBatch(f, seg, off, 0)
 		if err != nil {
 			return err
 		}
@@ -138,7 +140,7 @@ func (r *reader) scanSegment(seg *segment, off int64, t *tail) error {
 			t.durable = h.durable
 			t.witness = fmt.Sprintf("batch %d in %s at offset %d", h.seq, seg.name, off)
 		}
-		if h.incarnation >= r.chain.incarnation {
+		if h.incarnation >= r.chain.incarnation && h.segment == seg.number {
 			t.batches++
 			t.endBytes += h.size()
 		}

@@ -1,6 +1,8 @@
 package wal
 
 import (
+	"errors"
+	"io/fs"
 	"time"
 
 	"quire/disk"
@@ -142,8 +144,12 @@ func (l *Log) prepare() error {
 	l.mu.Unlock()
 	if have == nil {
 		name := spareName(number)
-		if err := makeSpare(l.dev, name, l.opts.SegmentBytes); err != nil {
+		f, err := fillTmp(l.dev, name, l.opts.SegmentBytes)
+		if err != nil {
 			return l.fillFailed(segmentName(number), err)
+		}
+		if err := finishSpare(l.dev, f, name); err != nil {
+			return l.fail(name, err)
 		}
 		have = &spare{name: name}
 	}
@@ -174,17 +180,25 @@ func (l *Log) fillFailed(file string, err error) error {
 	return err
 }
 
-// makeSpare makes a file of zeroes. It gets the name of a spare when it is whole.
-func makeSpare(dev disk.FS, name string, sizeBytes int64) error {
-	tmp := name + tmpSuffix
-	f, err := dev.Create(tmp, sizeBytes)
-	if err != nil {
-		return err
+// fillTmp makes the file of zeroes that is to be a spare. Its failure harms
+// nothing: what it left is replaced by the next try, or removed by the next Open.
+func fillTmp(dev disk.FS, spare string, sizeBytes int64) (disk.File, error) {
+	f, err := dev.Create(spare+tmpSuffix, sizeBytes)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err
 	}
+	if err := dev.Remove(spare + tmpSuffix); err != nil {
+		return nil, err
+	}
+	return dev.Create(spare+tmpSuffix, sizeBytes)
+}
+
+// finishSpare gives a filled file the name of a spare.
+func finishSpare(dev disk.FS, f disk.File, spare string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return dev.Rename(tmp, name)
+	return dev.Rename(spare+tmpSuffix, spare)
 }
 
 // makeSegment makes a segment of a spare: header first, durably, then the name.

@@ -83,6 +83,7 @@ type place struct {
 	seg       *segment
 	off, size int64
 	seq       Seq
+	hash      uint64
 }
 
 type mismatch struct {
@@ -245,7 +246,7 @@ func (r *reader) readSegment(i int) (n int, off int64, err error) {
 	defer f.Close()
 	r.buf, r.base = r.buf[:0], 0
 	for off = blockBytes; off+blockBytes <= seg.sizeBytes; {
-		h, payload, bad, err := r.readBatch(f, seg, off)
+		h, payload, bad, err := r.readBatch(f, seg, off, seg.number)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -262,13 +263,17 @@ func (r *reader) readSegment(i int) (n int, off int64, err error) {
 }
 
 // readBatch reads the batch at off and checks it by itself. bad tells the first
-// check that failed; h is then what the block holds.
-func (r *reader) readBatch(f disk.File, seg *segment, off int64) (h batchHeader, payload []byte, bad *mismatch, err error) {
+// check that failed; h is then what the block holds. epoch is the segment number
+// that it must have, 0 for any.
+func (r *reader) readBatch(f disk.File, seg *segment, off int64, epoch uint64) (h batchHeader, payload []byte, bad *mismatch, err error) {
 	b, err := r.load(f, seg, off, blockBytes)
 	if err != nil {
 		return h, nil, nil, err
 	}
 	h, bad = r.checkBatch(seg, off, b)
+	if bad == nil && epoch != 0 && h.segment != epoch {
+		bad = &mismatch{"segment epoch", epoch, h.segment}
+	}
 	if bad != nil {
 		return h, nil, bad, nil
 	}
@@ -282,14 +287,12 @@ func (r *reader) readBatch(f disk.File, seg *segment, off int64) (h batchHeader,
 	return h, b[headerBytes:], nil, nil
 }
 
-// checkBatch checks what a header says by itself, except the hash.
+// checkBatch checks what a header says by itself, except epoch and hash.
 func (r *reader) checkBatch(seg *segment, off int64, b []byte) (batchHeader, *mismatch) {
 	h, ok := decodeBatchHeader(b)
 	switch {
 	case !ok:
 		return h, &mismatch{"batch magic and version", batchMagic | formatVersion<<32, le32(b[8:]) | uint64(h.version)<<32}
-	case h.segment != seg.number:
-		return h, &mismatch{"segment epoch", seg.number, h.segment}
 	case h.logID != r.chain.logID:
 		return h, &mismatch{"log identity", r.chain.logID, h.logID}
 	case off+h.size() > seg.sizeBytes:
@@ -342,7 +345,7 @@ func (r *reader) accept(seg *segment, off int64, h *batchHeader, payload []byte)
 	for len(r.unsure) > 0 && r.unsure[0].seq <= c.durable {
 		r.unsure = r.unsure[1:]
 	}
-	r.unsure = append(r.unsure, place{seg, off, h.size(), h.seq})
+	r.unsure = append(r.unsure, place{seg, off, h.size(), h.seq, h.hash})
 	if r.visit.batch != nil {
 		r.visit.batch(seg, off, h)
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,7 +18,7 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 1500, "how many seeds the crash simulation runs")
+	seedsFlag = flag.Int("seeds", 2000, "how many seeds the crash simulation runs")
 	seedFlag  = flag.Int64("seed", -1, "run only this seed of the crash simulation")
 )
 
@@ -237,7 +238,11 @@ func (s *sim) step(m *disk.Mem, l *Log, mod *model) (*Log, error) {
 	case k < 80:
 		return l, s.wait(l, mod)
 	case k < 85:
-		return l, l.Maintain()
+		err := l.Maintain()
+		if l.Stats().FillErr != nil { // no room for a segment: it may come yet
+			err = nil
+		}
+		return l, err
 	case k < 90:
 		return l, l.Mark()
 	case k < 97:
@@ -258,20 +263,9 @@ func (s *sim) step(m *disk.Mem, l *Log, mod *model) (*Log, error) {
 	return s.reopen(m, mod)
 }
 
-// wait takes completions, if there are any to come that move the position.
+// wait takes completions, if there are any to come.
 func (s *sim) wait(l *Log, mod *model) error {
-	l.mu.Lock()
-	moves := l.durablePos > l.told
-	for _, list := range [][]*batch{l.flying, l.sealed} {
-		for _, b := range list {
-			moves = moves || b.endPos > l.told
-		}
-	}
-	l.mu.Unlock()
-	if !moves {
-		return nil
-	}
-	pos, err := l.Wait()
+	pos, err := l.Poll()
 	if err == nil && pos < mod.acked {
 		err = errors.New("durable position moved back")
 	}
@@ -304,5 +298,6 @@ func (s *sim) record() []byte {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	debug.SetGCPercent(1000) // thousands of small images die young; collecting a tiny heap took half of the time
 	os.Exit(m.Run())
 }
