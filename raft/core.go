@@ -126,6 +126,7 @@ const (
 func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapshotter) (*core, error) {
 	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now}
 	c.under.member, c.under.session = cfg.ID, cfg.Session
+	c.st.markEvery = uint64(cfg.markEvery)
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)
 	if err != nil {

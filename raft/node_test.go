@@ -606,7 +606,9 @@ func TestManyProposersOnTheRealLog(t *testing.T) {
 		return log, err
 	}
 	sm := newModel(1)
-	n, err := Open(singleConfig(), open, sm)
+	cfg := singleConfig()
+	cfg.markEvery = 3
+	n, err := Open(cfg, open, sm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -665,7 +667,6 @@ func TestManyProposersOnTheRealLog(t *testing.T) {
 		t.Errorf("%d operations, want %d", len(sm.ops), clients*each)
 	}
 	t.Logf("%d entries, %d writes, checkpoint at %d, %d segments", sm.applied.index, log.Stats().Batches, at.index, log.Stats().Segments)
-	cfg := singleConfig()
 	cfg.Applied, cfg.AppliedTerm = Index(at.index), Term(at.term)
 	sm2 := newModel(1)
 	n2, err := Open(cfg, open, sm2)
