@@ -87,6 +87,9 @@ type Config struct {
 	Transport Transport
 	// Logger: nil logs nothing.
 	Logger *zap.Logger
+
+	// markEvery is window.markEvery; tests trim finer.
+	markEvery int
 }
 
 const (
@@ -126,6 +129,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ProposalTimeoutMillis, defaultTimeoutMillis+2*c.ElectionMillis)
 	setDefault(&c.ReadRetryMillis, defaultReadRetryMillis)
 	setDefault(&c.LogStallMillis, defaultStallMillis)
+	setDefault(&c.markEvery, defaultMarkEvery)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

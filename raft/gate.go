@@ -30,11 +30,6 @@ func (g *gate) permits(waiting int) bool {
 	return n == 0 || (n < g.depth && waiting*g.depth >= waiting+g.ops)
 }
 
-func (g *gate) appended(ops int) {
-	g.dirty = true
-	g.openOps += ops
-}
-
 func (g *gate) maySubmit() bool { return g.dirty && g.inflight.len() < g.depth }
 
 // submit notes that everything up to pos is being written.

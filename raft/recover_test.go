@@ -91,6 +91,8 @@ func TestOpenChecks(t *testing.T) {
 		{"a trimmed log without a store", restart(0, 0), join(entryRecs(2, 3, 4, 5), one(baseRec(3, 2))), ErrNoStore, ""},
 		{"a log without its base", restart(4, 2), entryRecs(2, 3, 4, 5), nil, "without a base record"},
 		{"an old base after the trim point", restart(4, 2), join(entryRecs(2, 4, 5), one(baseRec(2, 2), baseRec(3, 2))), nil, ""},
+		{"an old base as the first record", restart(4, 2), join(one(baseRec(2, 2)), entryRecs(2, 4, 5), one(baseRec(3, 2))), nil, ""},
+		{"… and nothing newer", restart(4, 2), join(one(baseRec(2, 2)), entryRecs(2, 4, 5)), nil, "without a base record"},
 		{"a replaced suffix", restart(4, 3), join(booted, one(stateRec(3)), entryRecs(3, 4, 5)), nil, ""},
 		{"a gap", restart(2, 2), join(one(bootRec()), entryRecs(2, 2, 4)), nil, "entry 4 follows entry 2"},
 		{"a term that goes back", restart(2, 3), join(one(bootRec()), entryRecs(3, 2), entryRecs(2, 3)), nil, "term 2"},
@@ -181,11 +183,11 @@ func TestRestartDoesNotReadBeforeItsTerm(t *testing.T) {
 // acknowledged by them first.
 func TestAloneAgain(t *testing.T) {
 	c := &core{cfg: &Config{ID: 1}, lead: leadEvent{1, 3, true}, applied: 5, termStart: 2, hs: hardState{commit: 8}}
-	c.setConf(&raftpb.ConfState{Voters: []uint64{1, 2}})
+	c.mem.set(1, &raftpb.ConfState{Voters: []uint64{1, 2}}, 3, 8)
 	if c.inlineReads() {
 		t.Error("inline reads of two voters")
 	}
-	c.setConf(&raftpb.ConfState{Voters: []uint64{1}})
+	c.mem.set(1, &raftpb.ConfState{Voters: []uint64{1}}, 5, 8)
 	if c.inlineReads() {
 		t.Error("inline reads at applied 5, committed 8 with others")
 	}
