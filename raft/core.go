@@ -128,8 +128,10 @@ type proposal struct {
 const (
 	// maxSizePerMsg bounds the entries of one MsgApp.
 	maxSizePerMsg = 1 << 20
-	// maxInflightMsgs bounds the MsgApp under way to one follower.
-	maxInflightMsgs = 512
+	// maxInflightMsgs and maxInflightBytes bound the MsgApp under way to one
+	// follower.
+	maxInflightMsgs  = 512
+	maxInflightBytes = 64 << 20
 )
 
 // newCore recovers the log and builds the member on it.
@@ -179,6 +181,7 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		MaxCommittedSizePerReady:  noLimit,
 		MaxUncommittedEntriesSize: 2 * uint64(c.cfg.MaxPendingBytes),
 		MaxInflightMsgs:           maxInflightMsgs,
+		MaxInflightBytes:          maxInflightBytes,
 		CheckQuorum:               true,
 		PreVote:                   true,
 		Logger:                    raftLogger{c.cfg.Logger.Sugar()},
@@ -228,16 +231,28 @@ func (c *core) tick() {
 	c.stalled = false
 	c.rn.Tick()
 	c.drain()
+	c.watchLog()
 	c.handOver()
 	c.expireProposals()
 	c.expireReads()
 }
 
-// handOver is what a leader does that is no voter any more: it stays, because
-// the others may not know yet that its removal is committed and could not elect
-// anybody without it, and gives leadership to the voter that is furthest ahead.
+// watchLog ends a member whose log does not answer any more: nobody knows what
+// will become of the write.
+func (c *core) watchLog() {
+	if c.cfg.LogStallMillis > 0 && c.gate.waited(c.now) > c.cfg.ticks(c.cfg.LogStallMillis) {
+		c.fail(fmt.Errorf("a write has not ended for %d ms", c.cfg.LogStallMillis))
+	}
+}
+
+// handOver gives leadership to the voter that is furthest ahead, in two cases.
+// The leader's disk is slower than an election: the others can do without it.
+// Or the leader is no voter any more: it does not just step down, because the
+// others may not know yet that its removal is committed and could not elect
+// anybody without it.
 func (c *core) handOver() {
-	if !c.lead.isLeader || c.voter || c.err != nil {
+	slow := c.gate.waited(c.now) > uint64(c.cfg.electionTicks())
+	if !c.lead.isLeader || c.err != nil || (c.voter && !slow) {
 		return
 	}
 	var to, match uint64
@@ -299,7 +314,7 @@ func (c *core) submit() {
 	if c.err != nil || !c.gate.maySubmit() {
 		return
 	}
-	ops := c.gate.submit(c.lastPos)
+	ops := c.gate.submit(c.lastPos, c.now)
 	if err := c.log.Submit(ops, true); err != nil {
 		c.fail(err)
 	}

@@ -19,8 +19,9 @@ type gate struct {
 }
 
 type write struct {
-	pos Pos
-	ops int
+	pos  Pos
+	ops  int
+	tick uint64 // of the submission
 }
 
 // permits: should the operations that wait be proposed now?
@@ -37,9 +38,9 @@ func (g *gate) appended(ops int) {
 func (g *gate) maySubmit() bool { return g.dirty && g.inflight.len() < g.depth }
 
 // submit notes that everything up to pos is being written.
-func (g *gate) submit(pos Pos) (ops int) {
+func (g *gate) submit(pos Pos, tick uint64) (ops int) {
 	ops = g.openOps
-	g.inflight.push(write{pos, ops})
+	g.inflight.push(write{pos, ops, tick})
 	g.ops += ops
 	g.dirty, g.openOps = false, 0
 	return ops
@@ -50,4 +51,12 @@ func (g *gate) durable(pos Pos) {
 	for g.inflight.len() > 0 && g.inflight.front().pos <= pos {
 		g.ops -= g.inflight.pop().ops
 	}
+}
+
+// waited returns for how many ticks the oldest write has been in flight.
+func (g *gate) waited(now uint64) uint64 {
+	if g.inflight.len() == 0 {
+		return 0
+	}
+	return now - g.inflight.front().tick
 }

@@ -225,3 +225,39 @@ func TestForwarded(t *testing.T) {
 		t.Errorf("%d pending", n)
 	}
 }
+
+// TestHungLog: a leader with a hung disk hands over, then gives up.
+func TestHungLog(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.settle()
+	p.n.Campaign()
+	p.step(&raftpb.Message{Type: raftpb.MsgPreVoteResp.Enum(), From: new(uint64(2)), Term: new(uint64(2))})
+	p.settle()
+	p.step(&raftpb.Message{Type: raftpb.MsgVoteResp.Enum(), From: new(uint64(2)), Term: new(uint64(2))})
+	if !p.n.Status().IsLeader {
+		t.Fatal("does not lead")
+	}
+	p.step(&raftpb.Message{Type: raftpb.MsgAppResp.Enum(), From: new(uint64(2)), Term: new(uint64(2)), Index: new(uint64(2))})
+	p.out = nil
+	alive := func() {
+		p.st.Tick()
+		for _, id := range []uint64{2, 3} {
+			p.step(&raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: &id, Term: new(uint64(2))})
+		}
+	}
+	for range 12 {
+		alive()
+	}
+	if m := p.take(raftpb.MsgTimeoutNow); len(m) == 0 || m[0].GetTo() != 2 {
+		t.Errorf("hands over %v", m)
+	}
+	for range 300 {
+		if p.n.Err() != nil {
+			break
+		}
+		p.st.Tick()
+	}
+	if p.n.Err() == nil {
+		t.Error("goes on although its log is hung")
+	}
+}

@@ -344,15 +344,15 @@ func TestGate(t *testing.T) {
 	}
 	want(1, true)
 	g.openOps, g.dirty = 10, true
-	g.submit(1)
+	g.submit(1, 0)
 	want(4, false) // 12 < 14
 	want(5, true)  // 15 ≥ 15
 	g.openOps, g.dirty = 5, true
-	g.submit(2)
+	g.submit(2, 0)
 	want(7, false)
 	want(8, true)
 	g.openOps, g.dirty = 8, true
-	g.submit(3)
+	g.submit(3, 0)
 	want(1000, false)
 	if g.dirty = true; g.maySubmit() {
 		t.Error("a fourth write")

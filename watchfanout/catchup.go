@@ -292,6 +292,7 @@ func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool)
 	reached := max(c.floor, c.cohort.pos)
 	dead, alive := c.members[:0:0], c.members[:0:0]
 	done := 0 // of those that go on being expanded
+	lowest := int64(math.MaxInt64)
 	for i, m := range c.members {
 		if ctl, condemned := verdict(&m, reached); condemned {
 			answers, dead = append(answers, ctl), append(dead, m)
@@ -299,10 +300,11 @@ func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool)
 				done++
 			}
 		} else {
-			alive = append(alive, m)
+			alive, lowest = append(alive, m), min(lowest, max(reached, m.floor))
 		}
 	}
 	if len(dead) == 0 {
+		c.floor = max(c.floor, lowest) // the watchers that needed less have left
 		return answers, spared
 	}
 	h := s.hub
@@ -319,10 +321,9 @@ func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(alive) > 0 {
-		o := &cursor{stream: s, group: c.group, variant: c.variant, state: stateCatchup, floor: math.MaxInt64}
+		o := &cursor{stream: s, group: c.group, variant: c.variant, state: stateCatchup, floor: lowest}
 		for _, m := range alive {
 			s.addMember(o, m)
-			o.floor = min(o.floor, m.floor)
 		}
 		o.n = int32(len(alive))
 		c.n -= o.n

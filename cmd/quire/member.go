@@ -41,6 +41,7 @@ type member struct {
 	node   atomic.Pointer[raft.Node]
 	rpc    *rpc.Server
 	watch  *walMetrics
+	timing *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -79,6 +80,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		m.dirs = append(m.dirs, dir)
 	}
 	if m.watch, err = newWALMetrics(reg); err != nil {
+		return m, err
+	}
+	if m.timing, err = newStoreMetrics(reg); err != nil {
 		return m, err
 	}
 	if err := m.openEngine(); err != nil {
@@ -141,6 +145,7 @@ func (m *member) engineOptions() engine.Options {
 		Publisher:         (*publisher)(m),
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
+		OnTimed:           m.timing.observe,
 		OnFatal:           m.die,
 		Logger:            m.log,
 	}

@@ -237,7 +237,8 @@ func lastLine(log string) string {
 	return lines[len(lines)-1]
 }
 
-// TestCheckCommandFindsDamage is quire's own: "quire check" passes a sound directory and names the damaged file of another.
+// TestCheckCommandFindsDamage is quire's own: "quire check" passes a sound directory, names the damaged file of another,
+// and passes none with which a server would not have everything. (A damaged place that holds nothing may pass.)
 func TestCheckCommandFindsDamage(t *testing.T) {
 	t.Parallel()
 	if !harness.IsQuire(t) {
@@ -259,8 +260,11 @@ func TestCheckCommandFindsDamage(t *testing.T) {
 		tm.write(t, dir)
 		file, what := damage(t, random, tm, dir)
 		out, err := run(dir)
-		if err == nil && !strings.Contains(out, filepath.Base(file)) {
-			t.Errorf("%s %s: nothing is found: %s", file, what, out)
+		if err != nil && !strings.Contains(out, filepath.Base(file)) && !strings.HasPrefix(what, "removed") {
+			t.Errorf("%s %s: the file is not named: %s", file, what, out)
+		}
+		if outcome := startDamaged(t, dir); err == nil && outcome != "all there" {
+			t.Errorf("%s %s: nothing is found, but a server says: %s", file, what, outcome)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // ctlLimit ends an etcdctl that hangs.
-const ctlLimit = 30 * time.Second
+const ctlLimit = 15 * time.Second
 
 // CtlResult is what one run of etcdctl left.
 type CtlResult struct {
@@ -28,6 +28,11 @@ func (s *Server) Ctl(t testing.TB, args ...string) CtlResult {
 // CtlInput runs etcdctl against the server with a standard input.
 func (s *Server) CtlInput(t testing.TB, input string, args ...string) CtlResult {
 	t.Helper()
+	select {
+	case <-s.exited:
+		t.Fatalf("the server has ended: %s", s.exitText())
+	default:
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), ctlLimit)
 	defer cancel()
 	cmd := s.CtlCommand(ctx, t, args...)

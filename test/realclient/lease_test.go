@@ -212,17 +212,19 @@ func TestLeaseExpiryDeletesAllKeysInOneRevision(t *testing.T) {
 	const ttl = 2 * time.Second
 	w := s.openWatch(t)
 	w.create(watchKey("k", "l"))
+	var ops []*pb.RequestOp
+	for i := range 100 {
+		ops = append(ops, opPut(&pb.PutRequest{Key: fmt.Appendf(nil, "k%02d", i), Lease: 1}))
+	}
 	start := time.Now()
 	s.grant(t, 1, 2)
-	for i := range 100 {
-		s.attach(t, fmt.Sprintf("k%02d", i), 1)
-	}
+	mustTxn(t, s.kv, then(ops...))
 	w.events(100)
 	resp := w.next()
 	took := time.Since(start)
 	equal(t, "events", len(resp.Events), 100)
 	for i, e := range resp.Events {
-		equal(t, "event", eventText(e), fmt.Sprintf("delete k%02d=(0,102,0)", i))
+		equal(t, "event", eventText(e), fmt.Sprintf("delete k%02d=(0,3,0)", i))
 	}
 	if took < ttl || took > ttl+3*time.Second {
 		t.Errorf("a lease of %v ended after %v", ttl, took)

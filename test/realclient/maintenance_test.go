@@ -149,7 +149,8 @@ func TestQuotaRaisesAnAlarmThatRefusesWrites(t *testing.T) {
 	equal(t, "member", alarms.Alarms[0].MemberID, alarms.GetHeader().GetMemberId())
 	st, err := s.maintenance.Status(s.ctx, &pb.StatusRequest{})
 	check(t, err)
-	equal(t, "status", strings.Join(st.Errors, " "), alarms.Alarms[0].String())
+	equal(t, "errors of the status", len(st.Errors), 1)
+	equal(t, "status", strings.Join(strings.Fields(st.Errors[0]), " "), fmt.Sprintf("memberID:%d alarm:NOSPACE", alarms.Alarms[0].MemberID))
 
 	tiny := put("t", "1")
 	requests := []struct {

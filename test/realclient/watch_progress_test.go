@@ -93,13 +93,13 @@ func TestWatchProgressNeverOvertakesEvents(t *testing.T) {
 func TestWatchProgressNotifyInterval(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--watch-progress-notify-interval", "200ms")
+	mustPut(t, s.kv, put("x", "1"))
 	w := s.openWatch(t)
 	r := watchKey("a", "")
 	r.ProgressNotify = true
 	w.create(r)
 	silent := s.openWatch(t)
 	silent.create(watchKey("a", ""))
-	mustPut(t, s.kv, put("x", "1"))
 	start := time.Now()
 	for range 3 {
 		resp := w.next()
