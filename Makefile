@@ -36,13 +36,14 @@ race:
 	@$(GO) env CC | xargs which >/dev/null 2>&1 || { echo "skipped: the race detector needs a C compiler"; exit 0; }; \
 	CGO_ENABLED=1 $(GO) test -race -short ./disk ./wal ./pagestore ./index ./raft ./engine ./watchfanout ./rpc ./cmd/quire
 
-# Formatting, vet with and without io_uring, staticcheck.
+# Formatting, vet with and without io_uring, staticcheck (not: uses of deprecated
+# names, which generated code has, and x<<3|0, which is how a protobuf tag reads).
 check:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags '$(TAGS)' ./...
-	$(LINT) staticcheck -checks inherit,-SA1019 $$($(GO) list ./... | grep -v '^quire/api')
+	$(LINT) staticcheck -checks inherit,-SA1019,-SA4016 $$($(GO) list ./... | grep -v '^quire/api')
 
 test-root:
 	$(GO) test -tags '$(TAGS)' -ldflags=-checklinkname=0 ./...
