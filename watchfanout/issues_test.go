@@ -191,7 +191,7 @@ func TestIssue20655Churn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{})
 		c := &watcherClient{client: r.open(), r: r, active: map[int64]*watch{}, dead: map[int64]bool{}, canceling: map[int64]int{}, opts: r.hub.opts}
-		for i := range 3000 {
+		for i := range 800 {
 			r.txn(put("a", fmt.Sprint(i)))
 			w := &watch{key: "a", start: int64(i % 4 / 3 * (i / 2))}
 			c.create(&pb.WatchCreateRequest{Key: []byte("a"), StartRevision: w.start})

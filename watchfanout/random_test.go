@@ -406,6 +406,8 @@ func (x *chaos) step() {
 		}
 	case n < 98:
 		x.hub.shed(true)
+	case n < 99:
+		time.Sleep(time.Duration(x.rand.IntN(200)) * time.Millisecond)
 	default:
 		synctest.Wait()
 	}
@@ -465,7 +467,7 @@ func runChaos(t *testing.T, seed uint64, steps int) Stats {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		o := Options{
 			FragmentBytes: 300 + rnd.IntN(2000), ResponseBytes: 1 + rnd.IntN(3000), ChunkBytes: 1 + rnd.IntN(4000),
-			StreamPendingBytes: 500 + rnd.IntN(20000), TotalPendingBytes: 2000 + rnd.Int64N(100000), MaxControls: 1 + rnd.IntN(30),
+			StreamPendingBytes: 500 + rnd.IntN(20000), TotalPendingBytes: 2000 + rnd.Int64N(1<<(8+rnd.IntN(10))), MaxControls: 1 + rnd.IntN(30),
 		}
 		x := &chaos{rig: newRig(t, o), rand: rnd, opts: o}
 		x.m.maxRevs = rnd.IntN(20)
