@@ -207,6 +207,7 @@ func (h *Hub) step(s *Stream, w *worker) (more bool) {
 		if want.from < compact {
 			return h.expire(s, co, compact)
 		}
+		want.compact = compact
 		var err error
 		if ch, err = h.chunk(want, rev, w); err != nil {
 			return h.failed(s, co, want.from, err)
@@ -404,7 +405,9 @@ func (h *Hub) distribute(s *Stream, co *cohort, ch *chunk, w *worker) (wake bool
 	}
 	s.q.mu.Unlock()
 	clear(w.items)
-	w.items = w.items[:0]
+	if w.items = w.items[:0]; cap(w.items) > keepChunkEvents {
+		w.items = nil
+	}
 	return wake
 }
 
