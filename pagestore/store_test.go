@@ -541,3 +541,18 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestClosed(t *testing.T) {
+	s, _ := mustOpen(t, disk.NewMem(1), testOptions())
+	ref, _ := s.Append(testRecord(1, 10))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, readErr := s.Read(ref)
+	_, cutErr := s.Cut(nil, nil)
+	for _, err := range []error{readErr, cutErr, s.Close()} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+}
