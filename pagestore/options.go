@@ -32,7 +32,9 @@ type Options struct {
 	MaxRecordBytes int
 	// Hint appends to dst what the owner needs to know of rec at start, and
 	// returns the result. It must be a pure function of rec; it is called by
-	// several goroutines. Without it there are no hints, only locations.
+	// several goroutines. Footers keep what it returned when they were
+	// written, so that a later version of the owner must still understand it.
+	// Without it there are no hints, only locations.
 	Hint func(dst, rec []byte) []byte
 	// OnFatal is called once, after an error with which nothing more can be
 	// made durable: the process must stop. It must not block or call the
