@@ -328,7 +328,9 @@ func (c *core) inlineReads() bool {
 // confChanged finishes the membership change at index: cc is what was
 // committed, state what the state machine made of it (nil: refused).
 func (c *core) confChanged(index uint64, cc *raftpb.ConfChangeV2, state []byte) {
-	if state == nil || c.err != nil {
+	if state == nil || c.err != nil || c.restoring != nil {
+		// With a snapshot on its way RawNode is at the snapshot's membership
+		// already, which is later than this change.
 		return
 	}
 	want := &raftpb.ConfState{}
