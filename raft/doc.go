@@ -41,10 +41,10 @@
 //	mu         core, messages not yet sent               before the next three
 //	queue.mu, readQueue.mu, leadMu                       leaves
 //
-// Status, and ReadIndex of a member that is alone, read atomics only. Under mu
-// the log is appended to (a copy into its buffer) and asked to submit; nothing
-// there waits, unless the log's buffers are all in flight. No callback is
-// called under mu.
+// ReadIndex of a member that is alone reads one atomic. Status reads atomics and
+// takes queue.mu for a moment. Under mu the log is appended to (a copy into its
+// buffer) and asked to submit; nothing there waits, unless the log's buffers are
+// all in flight. No callback is called under mu, but Snapshotter.Snapshot.
 //
 // Whoever does not get mu, applyMu or sendMu leaves its work to the holder,
 // and the holder looks again after the release.
