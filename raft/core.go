@@ -111,6 +111,7 @@ type proposal struct {
 	msg   raftpb.Message
 	entry raftpb.Entry
 	ents  [1]*raftpb.Entry
+	typ   *raftpb.MessageType
 }
 
 const (
@@ -126,6 +127,7 @@ const (
 func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapshotter) (*core, error) {
 	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now}
 	c.under.member, c.under.session = cfg.ID, cfg.Session
+	c.prop.typ = raftpb.MsgProp.Enum()
 	c.st.markEvery = uint64(cfg.markEvery)
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)

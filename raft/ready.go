@@ -65,7 +65,8 @@ func (c *core) noteLeader(ss *etcdraft.SoftState) {
 	c.rounds.failAsked(ErrLeaderChanged)
 	c.fx.lead = true
 	if known {
-		c.committed.push(applyItem{lead: &now})
+		ev := now // escapes only here
+		c.committed.push(applyItem{lead: &ev})
 	}
 }
 
