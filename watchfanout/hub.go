@@ -45,7 +45,7 @@ func NewHub(h History, o Options) *Hub {
 	hub.ticks.init()
 	hub.wg.Add(hub.opts.Workers + 1)
 	for range hub.opts.Workers {
-		go hub.catchUp()
+		go (&worker{hub: hub}).run()
 	}
 	go hub.tickLoop()
 	return hub
