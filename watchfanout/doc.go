@@ -57,11 +57,12 @@
 //   - A watcher whose next revision was compacted is canceled with
 //     compact_revision, after the events that were queued for it.
 //
-// It differs from etcd in two points, both to the client's advantage: a watcher
-// that compaction has canceled does not withhold the stream's notifications
-// until the client cancels it as well; and a response from history whose chunk
-// ends before the newest revision names in its header the revision it is
-// complete up to.
+// It differs from etcd in this: revisions that are published together come in
+// one response, as they do in etcd when they come from history; a watcher that
+// compaction has canceled does not withhold the stream's notifications until
+// the client cancels it as well; and a response from history whose chunk ends
+// before the newest revision names in its header the revision it is complete up
+// to.
 //
 // # Ownership and locks
 //
