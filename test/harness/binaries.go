@@ -52,9 +52,7 @@ func IsQuire(t testing.TB) bool {
 
 var (
 	underTest = sync.OnceValues(func() (string, error) {
-		if err := spoilTestCache(); err != nil {
-			return "", err
-		}
+		_, _ = os.Stat(runFile()) // so that the result is not cached; the file may not be there yet
 		if path := os.Getenv("QUIRE_BIN"); path != "" {
 			return filepath.Abs(path)
 		}
@@ -106,20 +104,6 @@ func tool(variable, pkg, name string) (string, error) {
 	defer unlock()
 	out := filepath.Join(moduleDir(), ".bin", name)
 	return out, run(moduleDir(), "go", "build", "-o", out, pkg)
-}
-
-// spoilTestCache keeps "go test" from caching the result of this run: it does not see when the binary under test has
-// become another. It caches no run that looked at a file of the module which is as new as the run.
-func spoilTestCache() error {
-	path := filepath.Join(moduleDir(), ".bin", "run")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, fmt.Append(nil, os.Getpid()), 0o644); err != nil {
-		return err
-	}
-	_, err := os.Stat(path)
-	return err
 }
 
 // lockBuilds makes the test processes of this module build one after another: they share the output folder.
