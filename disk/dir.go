@@ -279,7 +279,7 @@ func fillZero(abs string, f *dirFile, sizeBytes int64) error {
 	}
 	// One extent if possible. Not every file system can; ENOSPC comes early.
 	err := unix.Fallocate(f.fd, 0, 0, sizeBytes)
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINTR) {
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINTR) {
 		return err
 	}
 	zeroes := AlignedBuf(int(min(fillChunk, sizeBytes)))
@@ -294,7 +294,12 @@ func fillZero(abs string, f *dirFile, sizeBytes int64) error {
 		if n%Align != 0 {
 			out = f
 		}
-		if err := out.writeAt(zeroes[:n], off); err != nil {
+		err := out.writeAt(zeroes[:n], off)
+		if errors.Is(err, unix.EINVAL) && out != f { // no direct I/O after all
+			out = f
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		off += n

@@ -48,7 +48,8 @@ type Info struct {
 // File is one open file. It has one owner that writes, syncs, truncates and
 // closes it; ReadAt may run concurrently with everything but Close.
 type File interface {
-	// ReadAt follows io.ReaderAt.
+	// ReadAt follows io.ReaderAt. On a file opened Direct p and off are
+	// aligned as for writing.
 	ReadAt(p []byte, off int64) (int, error)
 	// WriteAt writes all of p or returns an error. What it wrote is durable
 	// after the next Sync, or at once if the file was opened Direct.

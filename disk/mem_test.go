@@ -170,3 +170,66 @@ func TestMemQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestMemSupersede: an older write that was not durable cannot come back over a
+// newer one that is; another process sees all, and a power cut after it takes
+// away what was not synced.
+func TestMemSupersede(t *testing.T) {
+	m := NewMem(6)
+	f, err := m.Create("a", 3*Align)
+	must(t, err)
+	must(t, f.WriteAt(fill(3*Align, 1), 0))
+	d, err := m.Open("a", Direct)
+	must(t, err)
+	buf := AlignedBuf(Align)
+	defer FreeBuf(buf)
+	copy(buf, fill(Align, 2))
+	must(t, d.WriteAt(buf, Align))
+	for seed := range uint64(30) {
+		p, err := m.Crash(CrashChoice{Seed: seed}).ReadFile("a")
+		must(t, err)
+		if !bytes.Equal(p[Align:2*Align], fill(Align, 2)) {
+			t.Fatal("the durable write was undone")
+		}
+	}
+	k := m.Crash(CrashChoice{Process: true})
+	p, err := k.ReadFile("a")
+	must(t, err)
+	if !bytes.Equal(p[:Align], fill(Align, 1)) {
+		t.Fatal("another process does not see what was written")
+	}
+	p, err = k.Crash(CrashChoice{Fate: DropAll}).ReadFile("a")
+	must(t, err)
+	if !bytes.Equal(p[:Align], fill(Align, 0)) {
+		t.Fatal("it became durable by itself")
+	}
+}
+
+// TestMemMisuse: the queue notices writes that overlap and buffers that change.
+func TestMemMisuse(t *testing.T) {
+	for name, misuse := range map[string]func(q Queue, f File, buf []byte){
+		"overlap": func(q Queue, f File, buf []byte) { _ = q.Submit(Write{File: f, Buf: buf}) },
+		"change": func(q Queue, _ File, buf []byte) {
+			buf[5]++
+			_, _ = q.Wait(make([]Completion, 1))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := NewMem(7)
+			_, err := m.Create("a", Align)
+			must(t, err)
+			f, err := m.Open("a", Direct)
+			must(t, err)
+			q, err := m.NewQueue(2)
+			must(t, err)
+			buf := AlignedBuf(Align)
+			must(t, q.Submit(Write{File: f, Buf: buf}))
+			defer func() {
+				if recover() == nil {
+					t.Fatal("went unnoticed")
+				}
+			}()
+			misuse(q, f, buf)
+		})
+	}
+}

@@ -92,6 +92,7 @@ func (e *Engine) Apply(index, term uint64, data []byte, waiters []interface{ Dro
 		e.opts.Publisher.Publish(a.events, a.rev)
 	}
 	a.reply(waiters)
+	e.leader.applied(e, term)
 	if due {
 		e.checkpoint.kick()
 	}

@@ -80,6 +80,7 @@ func (e *Engine) checkpointLoop() {
 func (e *Engine) Checkpoint() error {
 	e.checkpoint.one.Lock()
 	defer e.checkpoint.one.Unlock()
+	began := time.Now()
 	e.writer.Lock()
 	if err := e.ap.broken; err != nil {
 		e.writer.Unlock()
@@ -99,6 +100,7 @@ func (e *Engine) Checkpoint() error {
 	if err != nil {
 		return err
 	}
+	e.timed(TimedCheckpoint, began)
 	if e.opts.OnCheckpoint != nil {
 		e.opts.OnCheckpoint(m.applied)
 	}

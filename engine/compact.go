@@ -98,12 +98,14 @@ func (e *Engine) compactTo(rev int64) bool {
 	n := 0
 	freed := make([]index.VersionRef, 0, e.opts.CompactionBatch)
 	for done := false; !done; {
+		step := time.Now()
 		e.writer.Lock()
 		e.idx.BeginWrite()
 		freed, done = e.idx.CompactStep(freed[:0], e.opts.CompactionBatch)
 		e.idx.EndWrite()
 		err := e.bury(freed)
 		e.writer.Unlock()
+		e.timed(TimedCompactionStep, step)
 		if err != nil {
 			e.die(err)
 			return false
@@ -121,6 +123,7 @@ func (e *Engine) compactTo(rev int64) bool {
 		}
 	}
 	e.compactor.finished(rev)
+	e.timed(TimedCompaction, began)
 	total, inUse := e.store.Size()
 	e.log.Info("finished scheduled compaction", zap.Int64("compact-revision", rev), zap.Duration("took", time.Since(began)),
 		zap.Int("number-of-keys-compacted", n), zap.Int64("current-db-size-bytes", total), zap.Int64("current-db-size-in-use-bytes", inUse))
@@ -152,6 +155,7 @@ func (e *Engine) reclaimLoop() {
 // Defragment gives back the space of everything dead. Reads and writes go on
 // meanwhile.
 func (e *Engine) Defragment(ctx context.Context) error {
+	defer e.timed(TimedDefragment, time.Now())
 	e.writer.Lock()
 	e.store.Roll()
 	e.writer.Unlock()

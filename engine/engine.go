@@ -56,6 +56,9 @@ type Options struct {
 	// OnCheckpoint says that everything up to the log index is durable here.
 	// Called on the checkpoint goroutine; it may block.
 	OnCheckpoint func(index uint64)
+	// OnTimed is told how long the engine's background work took, for metrics.
+	// May be nil.
+	OnTimed func(what Timed, took time.Duration)
 	// OnFatal stops the process: a disk that lost a write, or a broken invariant.
 	OnFatal func(error)
 	// Now is a monotonic clock in nanoseconds, for leases. Default: time since start.
@@ -103,6 +106,22 @@ func (o *Options) setDefaults() {
 // neverCompacted is the compact revision before the first compaction, as in
 // etcd: a compaction to revision 0 is accepted once.
 const neverCompacted = -1
+
+// Timed names what Options.OnTimed is told about.
+type Timed int
+
+const (
+	TimedCheckpoint Timed = iota // from the cut to the durable manifest
+	TimedDefragment
+	TimedCompaction     // until everything superfluous was removed
+	TimedCompactionStep // one hold of the writer lock
+)
+
+func (e *Engine) timed(what Timed, began time.Time) {
+	if e.opts.OnTimed != nil {
+		e.opts.OnTimed(what, time.Since(began))
+	}
+}
 
 // Engine is the replicated state machine. See doc.go for who may call what.
 type Engine struct {

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -109,32 +109,35 @@ func (a *applier) expire(body []byte) error {
 	return nil
 }
 
-// leadership starts and stops the leader's duties of the engine.
+// leadership starts and stops the leader's duties of the engine. They start when
+// the leader has applied an entry of its own term: then everything that earlier
+// leaders have committed is applied, remaining TTLs among it.
 type leadership struct {
-	mu struct {
-		sync.Mutex
-		leader bool
-		term   uint64
-	}
+	term  atomic.Uint64 // in which this member leads, 0 if it does not
+	began atomic.Uint64 // the term for which the duties have begun
 }
 
+// change is called in order with Apply.
 func (l *leadership) change(e *Engine, term uint64, isLeader bool) {
-	l.mu.Lock()
-	was := l.mu.leader && l.mu.term == term
-	l.mu.leader, l.mu.term = isLeader, term
-	l.mu.Unlock()
-	switch {
-	case isLeader && !was:
-		e.lessor.promote(0)
-	case !isLeader:
+	if !isLeader {
+		l.term.Store(0)
 		e.lessor.demote()
+		return
+	}
+	l.term.Store(term)
+	l.applied(e, e.term.Load())
+}
+
+// applied is called after an entry of a term has been applied.
+func (l *leadership) applied(e *Engine, term uint64) {
+	if lead := l.term.Load(); lead == term && l.began.Swap(term) != term {
+		e.lessor.promote(0)
 	}
 }
 
 func (l *leadership) now() (term uint64, leader bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.term, l.mu.leader
+	term = l.term.Load()
+	return term, term != 0 && l.began.Load() == term
 }
 
 // leaseLoop proposes the revocation of expired leases and records remaining

@@ -381,9 +381,3 @@ func (l *lessor) remainingLocked(le *lease) int64 {
 	}
 	return max(left, 1)
 }
-
-func (l *lessor) count() int {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return len(l.mu.byID)
-}

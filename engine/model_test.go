@@ -47,7 +47,6 @@ type model struct {
 	states       map[int64]map[string]*mvccpb.KeyValue
 	events       map[int64][]*mvccpb.Event
 	leases       map[int64]bool
-	nospace      bool
 }
 
 func newModel() *model {

@@ -16,11 +16,11 @@ import (
 // Field tags of mvccpb.KeyValue.
 const (
 	tagKey     = 1<<3 | 2
-	tagCreate  = 2<<3 | 0
-	tagMod     = 3<<3 | 0
-	tagVersion = 4<<3 | 0
+	tagCreate  = 2 << 3
+	tagMod     = 3 << 3
+	tagVersion = 4 << 3
 	tagValue   = 5<<3 | 2
-	tagLease   = 6<<3 | 0
+	tagLease   = 6 << 3
 )
 
 // keyValue is a decoded record; the slices alias it.

@@ -222,7 +222,7 @@ type savedLease struct {
 
 // frozenLeases is the set of leases as of one log index, readable in chunks
 // while grants and revokes go on: grants after the index are skipped, revokes
-// after it leave their lease in removed.
+// after it leave their lease in removed, which may then be told a second time.
 type frozenLeases struct {
 	l       *lessor
 	index   uint64

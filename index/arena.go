@@ -68,10 +68,10 @@ type chunkInfo struct {
 // them is never touched and so takes no memory.
 type arena struct {
 	chunks  [maxChunks]*chunk
-	info    [maxChunks]chunkInfo
-	numbers uint32   // chunk numbers ever used; 0 never is
 	spare   []*chunk // memory of freed chunks
 	freed   []uint32 // freed chunk numbers
+	info    [maxChunks]chunkInfo
+	numbers uint32 // chunk numbers ever used; 0 never is
 	bump    [kinds]bumper
 	free    [kinds]freeLists
 

@@ -114,7 +114,7 @@ func (l *Loader) buildLog(newest event) error {
 func (l *Loader) inOrder(last int64) []ref {
 	x := l.x
 	first := max(x.compact, 1)
-	lists := make([][]packed, len(l.workers))
+	versions := newGatherer[packed](int(x.versions), len(l.workers))
 	wide := last-first > half
 	add := func(worker int, r ref) {
 		if main := x.a.main(r); main >= first {
@@ -122,12 +122,12 @@ func (l *Loader) inOrder(last int64) []ref {
 			if wide {
 				d = 0
 			}
-			lists[worker] = append(lists[worker], packed(d<<32|uint64(r)))
+			versions.add(worker, packed(d<<32|uint64(r)))
 		}
 	}
 	l.eachChunk(keyKind, add)
 	l.eachChunk(versionKind, add)
-	all := slices.Concat(lists...)
+	all := versions.all()
 	if !wide {
 		all = radixSort(all, bits.Len64(uint64(max(last-first, 0))))
 	}

@@ -206,8 +206,8 @@ func (c *checker) leaf(no uint32) (sum counts, err error) {
 func (c *checker) entries(e *entries) error {
 	for i := range int(e.n) {
 		key, p := c.a.key(e.ref[i]), int(e.prefixBytes)
-		if len(key) < p || !bytes.Equal(key[:p], e.pre[:p]) || e.hint[i] != hintOf(key, p) {
-			return fmt.Errorf("key %q: prefix %q, hint %#x", key, e.pre[:p], e.hint[i])
+		if len(key) < p || e.comparePrefix(c.a, key) != 0 || e.hint[i] != hintOf(key, p) {
+			return fmt.Errorf("key %q: prefix of %d bytes, hint %#x", key, p, e.hint[i])
 		}
 	}
 	return nil

@@ -150,10 +150,11 @@ func (x *Index) get(hash uint64, key []byte, rev int64) (Version, bool) {
 // visible returns the record of the live version of the key's record r as of
 // rev, or 0.
 func (x *Index) visible(r ref, rev int64) ref {
-	if rev != Newest {
-		r = x.a.find(r, rev, x.compact)
+	if rev == Newest {
+		rev = maxRevision
 	}
-	if r == 0 || !x.a.live(r) {
+	r = x.a.find(r, rev, x.compact)
+	if r == 0 || !x.a.live(r) || x.a.main(r) > rev {
 		return 0
 	}
 	return r

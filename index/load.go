@@ -66,6 +66,12 @@ const flagRework = flagDistOne
 
 // NewLoader starts a bulk load. The Index must be empty, and it must not be
 // used before Finish has returned.
+//
+// What is loaded may contain versions that compaction has removed before. But
+// it must then contain, too, what superseded them or is retained of the same
+// key: a put whose tombstone is missing is alive again. So the owner of the
+// records may forget that of a removed tombstone only when no older record of
+// that key can turn up any more.
 func (x *Index) NewLoader(opts LoadOptions) *Loader {
 	if x.versions != 0 || x.compact != 0 || x.log.lastMain != 0 {
 		panic("index: bulk load into a directory in use")

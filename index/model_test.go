@@ -15,7 +15,7 @@ type model struct {
 	main    int64
 	compact int64
 	nextLoc Loc
-	removed []Loc // by the last compaction
+	removed []Loc // by compaction
 }
 
 func newModel() *model {
@@ -86,7 +86,6 @@ func (m *model) scan(lo, hi string, rev int64) []Hit {
 // and tombstones.
 func (m *model) compactTo(rev int64) {
 	m.compact = rev
-	m.removed = nil
 	for k, vs := range m.keys {
 		var kept []Version
 		for i, v := range vs {
@@ -231,9 +230,16 @@ func (r reader) events(from, to int64, limit int) {
 func (r reader) allVersions(upTo int64) {
 	r.t.Helper()
 	var got []VersionRef
-	err := r.x.AllVersions(upTo, func(chunk []VersionRef) { got = append(got, chunk...) })
-	if want := r.m.all(upTo); err != nil || !slices.Equal(got, want) {
+	collect := func(chunk []VersionRef) { got = append(got, chunk...) }
+	want := r.m.all(upTo)
+	if err := r.x.AllVersions(upTo, collect); err != nil || !slices.Equal(got, want) {
 		r.t.Fatalf("all versions up to %d: %v\n%v\nwant\n%v", upTo, err, got, want)
+	}
+	// The same in many passes.
+	got = nil
+	c := collector{x: r.x, compact: r.m.compact, limit: 1 + len(want)/10}
+	if err := c.run(upTo, collect); err != nil || !slices.Equal(got, want) {
+		r.t.Fatalf("all versions up to %d in passes: %v\n%v\nwant\n%v", upTo, err, got, want)
 	}
 }
 

@@ -8,7 +8,8 @@ import (
 
 const (
 	fan       = 64 // entries of a node: one word of liveness bits
-	inlinePre = 48 // longest common prefix kept in a node
+	maxPrefix = 1<<16 - 1
+	inlinePre = 48 // bytes of the common prefix kept in a node
 	// Neighbours that fit into this many entries are merged: what is left
 	// free lets the node grow again without a split.
 	mergeTo = fan * 3 / 4
@@ -17,8 +18,9 @@ const (
 // entries are what leaves and inner nodes have in common: sorted keys, each
 // by its record and by a hint, the eight bytes that follow the prefix which
 // all keys of the node share. A search compares hints and looks at records
-// only where hints are equal. hint[i], pre and prefixBytes may be stale in
-// one way: the prefix may be shorter than the longest common one.
+// only where hints are equal, and at the first one for the rest of a prefix
+// that is longer than inlinePre. The prefix may be shorter than the longest
+// common one: removals do not lengthen it.
 type entries struct {
 	hint        [fan]uint64
 	ref         [fan]ref
@@ -73,11 +75,22 @@ func commonPrefix(a, b []byte) int {
 	return i
 }
 
+// comparePrefix compares as much of key as the common prefix has with it.
+func (e *entries) comparePrefix(a *arena, key []byte) int {
+	prefix := int(e.prefixBytes)
+	inline := min(prefix, inlinePre)
+	c := bytes.Compare(key[:min(inline, len(key))], e.pre[:inline])
+	if c != 0 || prefix == inline {
+		return c
+	}
+	return bytes.Compare(key[inline:min(prefix, len(key))], a.key(e.ref[0])[inline:prefix])
+}
+
 // search returns the first position whose key is ≥ key, and whether it is equal.
 func (e *entries) search(a *arena, key []byte) (int, bool) {
 	n, prefix := int(e.n), int(e.prefixBytes)
 	if prefix > 0 {
-		if c := bytes.Compare(key[:min(prefix, len(key))], e.pre[:prefix]); c != 0 {
+		if c := e.comparePrefix(a, key); c != 0 {
 			if c < 0 {
 				return 0, false
 			}
@@ -134,7 +147,7 @@ func (e *entries) rehint(a *arena) {
 		return
 	}
 	first, last := a.key(e.ref[0]), a.key(e.ref[n-1])
-	prefix := min(commonPrefix(first, last), inlinePre)
+	prefix := min(commonPrefix(first, last), maxPrefix)
 	e.prefixBytes = uint16(prefix)
 	copy(e.pre[:], first[:prefix])
 	for i := range n {
@@ -145,21 +158,26 @@ func (e *entries) rehint(a *arena) {
 // open makes room for an entry at i and puts r, whose key is key, there.
 func (e *entries) open(a *arena, i int, r ref, key []byte) {
 	n := int(e.n)
+	fits := n > 0 && e.comparePrefix(a, key) == 0
 	copy(e.ref[i+1:n+1], e.ref[i:n])
 	copy(e.hint[i+1:n+1], e.hint[i:n])
 	e.n++
-	e.set(a, i, r, key)
+	e.put(a, i, r, key, fits)
 }
 
 // set makes r, whose key is key, the entry at i.
 func (e *entries) set(a *arena, i int, r ref, key []byte) {
+	e.put(a, i, r, key, e.comparePrefix(a, key) == 0)
+}
+
+// put writes the entry at i; fits says whether key has the common prefix.
+func (e *entries) put(a *arena, i int, r ref, key []byte, fits bool) {
 	e.ref[i] = r
-	prefix := int(e.prefixBytes)
-	if e.n == 1 || len(key) < prefix || !bytes.Equal(key[:prefix], e.pre[:prefix]) {
+	if !fits {
 		e.rehint(a)
 		return
 	}
-	e.hint[i] = hintOf(key, prefix)
+	e.hint[i] = hintOf(key, int(e.prefixBytes))
 }
 
 // shut removes the entry at i.

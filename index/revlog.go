@@ -212,16 +212,17 @@ func (g *revLog) dropFirst() {
 	}
 }
 
-// after returns the number of events at positions ≥ pos, and at most how many
-// of them changed their key's being live.
+// after returns the number of events at positions ≥ pos and about how many of
+// them changed their key's being live.
 func (g *revLog) after(pos uint64) (events, edges int) {
 	for no := len(g.chunks) - 1; no >= 0; no-- {
 		start, sp := g.base+uint64(no)<<logChunkBits, &g.spans[no]
-		edges += int(sp.edges)
-		if start <= pos {
-			return events + max(0, int(sp.n)-int(pos-start)), edges
+		if start < pos {
+			n := max(0, int(sp.n)-int(pos-start))
+			return events + n, edges + int(sp.edges)*n/int(sp.n)
 		}
 		events += int(sp.n)
+		edges += int(sp.edges)
 	}
 	return events, edges
 }

@@ -35,13 +35,16 @@ type Scanner struct {
 	begun bool
 	ended bool
 
-	touched uint64 // of no meaning; keeps touch's reads
+	counting bool // count instead of making hits
+	counted  int64
+	touched  uint64 // of no meaning; keeps touch's reads
 }
 
 // Reset makes s read q from its start. q's slices must stay unchanged while
 // s is used.
 func (s *Scanner) Reset(x *Index, q Query) {
 	s.x, s.q = x, q
+	s.counting, s.counted = false, 0
 	s.begun, s.ended = false, q.Hi != nil && bytes.Compare(q.Lo, q.Hi) >= 0
 }
 
@@ -199,6 +202,10 @@ func (s *Scanner) visit(l *leaf, i int, newest bool) {
 			return
 		}
 	} else if r = s.x.visible(r, s.q.Rev); r == 0 {
+		return
+	}
+	if s.counting {
+		s.counted++
 		return
 	}
 	hit := Hit{Version: s.x.a.version(r)}

@@ -22,7 +22,11 @@ func (l *Loader) settle() ([]sortItem, error) {
 			}
 		})
 	}
-	items := make([][]sortItem, len(l.workers))
+	keys := 0
+	for i := range l.x.table.shards {
+		keys += l.x.table.shards[i].used
+	}
+	items := newGatherer[sortItem](keys, len(l.workers))
 	rework := make([][]ref, len(l.workers))
 	l.eachChunk(keyKind, func(worker int, r ref) {
 		flags := a.flags(r)
@@ -30,9 +34,8 @@ func (l *Loader) settle() ([]sortItem, error) {
 			rework[worker] = append(rework[worker], r)
 			return
 		}
-		items[worker] = append(items[worker], sortItem{hintOf(a.key(r), 0), r})
+		items.add(worker, sortItem{hintOf(a.key(r), 0), r})
 	})
-	all := slices.Concat(items...)
 	c := chainBuilder{x: l.x, w: &l.workers[0]}
 	for _, r := range slices.Concat(rework...) {
 		kept, err := c.rebuild(r)
@@ -40,11 +43,52 @@ func (l *Loader) settle() ([]sortItem, error) {
 			return nil, err
 		}
 		if kept {
-			all = append(all, sortItem{hintOf(a.key(r), 0), r})
+			items.add(0, sortItem{hintOf(a.key(r), 0), r})
 		}
 	}
-	l.x.inserted += uint64(len(all))
-	return all, nil
+	return items.all(), nil
+}
+
+// gatherer collects from several workers into one slice that is allocated
+// once, in no particular order.
+type gatherer[T any] struct {
+	mu      sync.Mutex
+	sum     []T
+	buffers [][]T // one per worker
+}
+
+const gatherBuffer = 1024
+
+// newGatherer makes one for at most n elements.
+func newGatherer[T any](n, workers int) *gatherer[T] {
+	g := &gatherer[T]{sum: make([]T, 0, n), buffers: make([][]T, workers)}
+	for i := range g.buffers {
+		g.buffers[i] = make([]T, 0, gatherBuffer)
+	}
+	return g
+}
+
+func (g *gatherer[T]) add(worker int, v T) {
+	b := append(g.buffers[worker], v)
+	if len(b) == gatherBuffer {
+		b = g.flush(b)
+	}
+	g.buffers[worker] = b
+}
+
+func (g *gatherer[T]) flush(b []T) []T {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sum = append(g.sum, b...)
+	return b[:0]
+}
+
+// all returns what was added, once all workers are done.
+func (g *gatherer[T]) all() []T {
+	for _, b := range g.buffers {
+		g.flush(b)
+	}
+	return g.sum
 }
 
 // eachChunk calls fn, on all workers, for every record of a kind.

@@ -36,6 +36,7 @@ func (s *Store) Cut(meta []byte, state func(io.Writer) error) (*Cut, error) {
 	}
 	s.mu.cuts++
 	c.n = s.mu.cuts
+	c.segs = make([]cutSegment, 0, len(s.mu.order))
 	for _, seg := range s.mu.order {
 		if seg.origin == fromWriter {
 			seg.cutEnd, seg.cutRecords = seg.end, seg.records
@@ -51,8 +52,7 @@ func (s *Store) Cut(meta []byte, state func(io.Writer) error) (*Cut, error) {
 }
 
 // Commit makes the cut durable: it waits for the write behind, writes the
-// footers of full segments, syncs, writes the state file and the manifest, and
-// then removes what no longer belongs to the store. When it returns nil, the log
+// footers of full segments, syncs, writes the state and the manifest, and then removes what no longer belongs to the store. When it returns nil, the log
 // may be trimmed to the cut.
 //
 // It is slow and runs on any goroutine, beside appends and reads. Commits follow
@@ -189,7 +189,7 @@ func (c *Cut) manifest() (m *manifest, ours bool, err error) {
 	}
 	if c.state != nil {
 		s.committing.litter = append(s.committing.litter, stateName(m.sequence))
-		m.state, ours, err = writeState(s.fsys, m.sequence, c.state)
+		m.state, ours, err = writeState(s.fsys, m.sequence, s.opts.inlineState, c.state)
 		if err != nil {
 			return nil, ours, err
 		}
@@ -225,7 +225,7 @@ func (s *Store) writeRootsLocked(m *manifest) error {
 // cleanLocked removes the files that the new checkpoint does not name: state
 // files at once, segments when no Pin holds them.
 func (s *Store) cleanLocked(named []cutSegment) error {
-	keep := stateName(s.committing.last.state.sequence)
+	keep := s.committing.last.state.fileName()
 	var left []string
 	for _, name := range s.committing.litter {
 		if name == keep {
@@ -258,7 +258,7 @@ func (s *Store) cleanLocked(named []cutSegment) error {
 func (s *Store) setRootLocked(m *manifest) {
 	s.committing.last = *m
 	bytes := 2 * int64(len(m.encode()))
-	if m.state.sequence != 0 {
+	if m.state.fileName() != "" {
 		bytes += stateHeadBytes + m.state.bytes
 	}
 	s.rootBytes.Store(bytes)

@@ -87,8 +87,8 @@ func (w *world) checkImage(img *disk.Mem, possible []outcome, depth int) error {
 // noStrays checks that exactly the files of the checkpoint are left.
 func noStrays(m *disk.Mem, s *Store, found outcome) error {
 	want := 2 + len(s.list())
-	if found.meta != "" {
-		want++ // the state
+	if s.committing.last.state.fileName() != "" {
+		want++
 	}
 	infos, err := m.List("")
 	if err == nil && len(infos) != want {

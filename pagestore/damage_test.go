@@ -34,6 +34,7 @@ func newSample(t testing.TB) *sample {
 	t.Helper()
 	p := &sample{m: disk.NewMem(3), opts: testOptions(), recs: map[uint64]sampleRec{}}
 	p.opts.SegmentBytes, p.opts.PageBytes, p.opts.CacheBytes = 16<<10, 4<<10, 0
+	p.opts.inlineState = 16
 	s, _ := mustOpen(t, p.m, p.opts)
 	owner := &mapOwner{places: map[uint64]Ref{}}
 	id := uint64(0)

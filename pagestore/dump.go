@@ -35,7 +35,11 @@ func (m *manifest) dump(w io.Writer, name string) {
 		name, formatVersion, m.sequence, m.incarnation, m.storeID, m.committed, uint32(m.nextID))
 	fmt.Fprintf(w, "  meta %d bytes %x\n", len(m.meta), m.meta)
 	if m.state.sequence != 0 {
-		fmt.Fprintf(w, "  state %s %d bytes checksum %016x\n", stateName(m.state.sequence), m.state.bytes, m.state.sum)
+		where := m.state.fileName()
+		if where == "" {
+			where = "here"
+		}
+		fmt.Fprintf(w, "  state %s %d bytes checksum %016x\n", where, m.state.bytes, m.state.sum)
 	}
 	for _, e := range m.segments {
 		fmt.Fprintf(w, "  segment %s epoch %016x records %d in %d bytes, %d live, footer to %d\n",

@@ -160,7 +160,8 @@ func (s *Store) nextRun() (*appender, []*frame) {
 	return a, append([]*frame(nil), a.queue[:n]...)
 }
 
-// writeRun encodes the pages' heads and writes all of them at once.
+// writeRun encodes the pages' heads and writes all of them at once. The caller
+// holds flushing.
 func (s *Store) writeRun(run []*frame) error {
 	seg := run[0].seg
 	file, err := seg.ensureFile(s.fsys)
@@ -174,10 +175,11 @@ func (s *Store) writeRun(run []*frame) error {
 	}
 	buf := run[0].data[:run[0].head.length]
 	if len(run) > 1 {
-		buf = make([]byte, 0, bytes)
+		buf = s.staging[:0]
 		for _, f := range run {
 			buf = append(buf, f.data[:f.head.length]...)
 		}
+		s.staging = buf
 	}
 	if err := file.WriteAt(buf, run[0].head.off); err != nil {
 		return err

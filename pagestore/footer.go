@@ -155,3 +155,10 @@ func (d *fields) bytes(n uint64) []byte {
 	d.rest = d.rest[n:]
 	return b
 }
+
+// padded returns n bytes and passes the zeroes up to a multiple of 8.
+func (d *fields) padded(n uint64) []byte {
+	b := d.bytes(n)
+	d.bytes(-n & 7)
+	return b
+}

@@ -11,8 +11,9 @@ const (
 	manifestHeadBytes = 88
 	segmentEntryBytes = 48
 
-	flagCheckpoint = 1 // a Cut has been committed
-	segmentSealed  = 1
+	flagCheckpoint  = 1 // a Cut has been committed
+	flagInlineState = 2 // the state lies in the manifest
+	segmentSealed   = 1
 )
 
 // manifest is the root of the store: everything that recovery starts from.
@@ -37,24 +38,31 @@ type segmentEntry struct {
 	live      uint64 // bytes, estimated at the commit; for people
 }
 
-// stateRef names the state file of a checkpoint; sequence 0 is none.
+// stateRef is the state of a checkpoint, or tells which file it is in. Sequence 0
+// is no state.
 type stateRef struct {
 	sequence uint64
 	bytes    int64
 	sum      uint64
+	inline   []byte // not nil: the state itself, and there is no file
 }
 
 // encode returns the manifest as it stands in its slot, padded with zeroes to
 // whole units.
 func (m *manifest) encode() []byte {
 	le := binary.LittleEndian
-	length := manifestHeadBytes + pad8(len(m.meta)) + len(m.segments)*segmentEntryBytes
+	length := manifestHeadBytes + pad8(len(m.meta)) + pad8(len(m.state.inline)) + len(m.segments)*segmentEntryBytes
 	b := make([]byte, manifestHeadBytes, roundUp(int64(length)))
 	le.PutUint32(b[8:], manifestMagic)
 	le.PutUint16(b[12:], formatVersion)
+	flags := uint16(0)
 	if m.committed {
-		le.PutUint16(b[14:], flagCheckpoint)
+		flags |= flagCheckpoint
 	}
+	if m.state.inline != nil {
+		flags |= flagInlineState
+	}
+	le.PutUint16(b[14:], flags)
 	le.PutUint64(b[16:], m.sequence)
 	le.PutUint64(b[24:], m.incarnation)
 	le.PutUint32(b[32:], uint32(length))
@@ -65,8 +73,10 @@ func (m *manifest) encode() []byte {
 	le.PutUint64(b[64:], m.state.sum)
 	le.PutUint32(b[72:], uint32(m.nextID))
 	le.PutUint32(b[76:], uint32(len(m.meta)))
-	b = append(b, m.meta...)
-	b = append(b, make([]byte, pad8(len(m.meta))-len(m.meta))...)
+	for _, part := range [][]byte{m.meta, m.state.inline} {
+		b = append(b, part...)
+		b = append(b, make([]byte, pad8(len(part))-len(part))...)
+	}
 	for _, e := range m.segments {
 		b = e.append(b)
 	}
@@ -132,20 +142,23 @@ func decodeManifest(file string, b []byte) (*manifest, error) {
 	if v := le.Uint16(b[12:]); v != formatVersion {
 		return nil, &VersionError{File: file, Version: int(v), Reads: formatVersion}
 	}
-	count, meta := uint64(le.Uint32(b[36:])), uint64(le.Uint32(b[76:]))
-	entries := manifestHeadBytes + (meta+7)&^7
-	if entries+count*segmentEntryBytes != length {
-		return nil, at.corrupt("manifest length contradicts its content", entries+count*segmentEntryBytes, length)
-	}
 	m := &manifest{
 		sequence: le.Uint64(b[16:]), incarnation: le.Uint64(b[24:]), storeID: le.Uint64(b[40:]),
 		committed: le.Uint16(b[14:])&flagCheckpoint != 0,
 		nextID:    segmentID(le.Uint32(b[72:])),
-		state:     stateRef{le.Uint64(b[48:]), int64(le.Uint64(b[56:])), le.Uint64(b[64:])},
-		meta:      append([]byte(nil), b[manifestHeadBytes:manifestHeadBytes+meta]...),
+		state:     stateRef{sequence: le.Uint64(b[48:]), bytes: int64(le.Uint64(b[56:])), sum: le.Uint64(b[64:])},
+	}
+	d := fields{rest: b[manifestHeadBytes:length]}
+	m.meta = append([]byte(nil), d.padded(uint64(le.Uint32(b[76:])))...)
+	if le.Uint16(b[14:])&flagInlineState != 0 {
+		m.state.inline = append([]byte{}, d.padded(uint64(m.state.bytes))...)
+	}
+	count := uint64(le.Uint32(b[36:]))
+	if d.bad || uint64(len(d.rest)) != count*segmentEntryBytes {
+		return nil, at.corrupt("manifest length contradicts its content", count*segmentEntryBytes, uint64(len(d.rest)))
 	}
 	for i := range count {
-		m.segments = append(m.segments, decodeSegmentEntry(b[entries+i*segmentEntryBytes:]))
+		m.segments = append(m.segments, decodeSegmentEntry(d.rest[i*segmentEntryBytes:]))
 	}
 	return m, m.check(at)
 }

@@ -103,7 +103,7 @@ func inspect(fsys disk.FS) (*inspection, error) {
 	}
 	if r.state, err = readState(fsys, r.root.state); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = place{file: stateName(r.root.state.sequence)}.corrupt("state file is missing", uint64(r.root.state.bytes), 0)
+			err = place{file: r.root.state.fileName()}.corrupt("state file is missing", uint64(r.root.state.bytes), 0)
 		}
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (m *manifest) present(files map[string]int64) error {
 
 // unnamed returns the files that the manifest does not name, in no order.
 func (m *manifest) unnamed(files map[string]int64) []string {
-	named := map[string]bool{stateName(m.state.sequence): m.state.sequence != 0}
+	named := map[string]bool{m.state.fileName(): true}
 	for _, e := range m.segments {
 		named[segmentName(e.id)] = true
 	}
@@ -206,8 +206,8 @@ func (s *Store) recover(r *inspection) error {
 			return err
 		}
 	}
-	if r.root.state.sequence != 0 {
-		s.committing.litter = []string{stateName(r.root.state.sequence)}
+	if name := r.root.state.fileName(); name != "" {
+		s.committing.litter = []string{name}
 	}
 	return nil
 }

@@ -45,6 +45,9 @@ type Options struct {
 	Inline bool
 	// Nonce replaces the random source of segment epochs; for simulations.
 	Nonce func() uint64
+
+	// inlineState is up to how many bytes of state lie in the manifest.
+	inlineState int
 }
 
 const (
@@ -54,6 +57,7 @@ const (
 	defaultDirtyBytes   = 32 << 20
 	defaultNoSpaceBytes = 64 << 20
 	defaultFlushBytes   = 1 << 20
+	defaultInlineState  = 32 << 10
 
 	minSegmentBytes  = 16 << 10
 	maxSegmentBytes  = (int64(maxPageNo) + 1) * unitBytes
@@ -74,6 +78,9 @@ func (o Options) withDefaults() Options {
 	set(&o.FlushBytes, defaultFlushBytes)
 	if o.PageBytes == 0 {
 		o.PageBytes = defaultPageBytes
+	}
+	if o.inlineState == 0 {
+		o.inlineState = defaultInlineState
 	}
 	if o.MaxRecordBytes == 0 {
 		o.MaxRecordBytes = recordBytesLimit

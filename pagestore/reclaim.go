@@ -31,8 +31,12 @@ type ReclaimOwner interface {
 }
 
 // reclaimBatch bounds the owner's hold of its lock: flipping 256 locations takes
-// well under a tenth of a millisecond.
-const reclaimBatch = 256
+// well under a tenth of a millisecond. batchShare bounds the bytes of a step, as
+// a part of a segment: 256 KiB of 64 MiB.
+const (
+	reclaimBatch = 256
+	batchShare   = 256
+)
 
 // Budget bounds a Reclaim.
 type Budget struct {
@@ -47,9 +51,10 @@ type Budget struct {
 // restarts) there may be before Reclaim merges them into one.
 const smallMerge = 8
 
-// retireBytes is after how much copying the emptied segments are retired. Each
-// time ends the copier's page early, so that it is not done for every segment.
-const retireBytes = 1 << 20
+// retireShare is after how much copying the emptied segments are retired, as a
+// part of a segment: 1 MiB of 64. Each time ends the copier's page early, so that
+// it is not done for every small segment.
+const retireShare = 64
 
 // Reclaim empties sealed segments of which little is live: it copies their live
 // records to another segment and has the owner point there. The files go with
@@ -76,7 +81,7 @@ func (s *Store) Reclaim(ctx context.Context, budget Budget, owner ReclaimOwner) 
 		}
 		s.finished(seg)
 		reclaimedBytes += freed
-		if copied += m.copied; copied >= retireBytes {
+		if copied += m.copied; copied >= s.opts.SegmentBytes/retireShare {
 			s.retireMoved()
 			copied = 0
 		}
@@ -176,6 +181,7 @@ type mover struct {
 
 	batch  []Candidate
 	hints  []byte // what the batch's hints point into
+	bytes  int64  // length of the batch's records
 	page   *frame // the page last read, if it was not in memory
 	spent  int64  // bytes read and written and not yet waited for
 	copied int64
@@ -203,7 +209,8 @@ func (m *mover) empty() (freed int64, err error) {
 func (m *mover) add(l located) error {
 	m.hints = append(m.hints, l.hint...)
 	m.batch = append(m.batch, Candidate{Ref: l.ref, Bytes: l.bytes, Hint: m.hints[len(m.hints)-len(l.hint):]})
-	if len(m.batch) < reclaimBatch {
+	m.bytes += int64(l.bytes)
+	if len(m.batch) < reclaimBatch && m.bytes < m.s.opts.SegmentBytes/batchShare {
 		return nil
 	}
 	return m.step()
@@ -243,7 +250,7 @@ func (m *mover) step() error {
 			m.s.Free(c.New)
 		}
 	}
-	m.batch, m.hints = m.batch[:0], m.hints[:0]
+	m.batch, m.hints, m.bytes = m.batch[:0], m.hints[:0], 0
 	return nil
 }
 

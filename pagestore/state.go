@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -26,13 +27,17 @@ func parseStateName(name string) (uint64, bool) {
 	return sequence, stateName(sequence) == name
 }
 
-// stateWriter writes the content of a state file behind its head and sums it up.
+// stateWriter takes what the owner's function writes. It keeps a small state in
+// memory, for the manifest: a file costs four syncs more, in the way of the log's.
+// Once there is too much for that it goes to a file, behind a head that is
+// written last.
 type stateWriter struct {
-	file disk.File
-	buf  []byte
-	off  int64
-	sum  xxhash.Digest
-	err  error // of the disk, as opposed to one of the owner's function
+	create func() (disk.File, error)
+	file   disk.File // nil: nothing written yet
+	buf    []byte
+	off    int64
+	sum    xxhash.Digest
+	err    error // of the disk, as opposed to one of the owner's function
 }
 
 func (w *stateWriter) Write(p []byte) (int, error) {
@@ -48,6 +53,9 @@ func (w *stateWriter) Write(p []byte) (int, error) {
 }
 
 func (w *stateWriter) flush() {
+	if w.file == nil && w.err == nil {
+		w.file, w.err = w.create()
+	}
 	if w.err != nil || len(w.buf) == 0 {
 		return
 	}
@@ -56,27 +64,39 @@ func (w *stateWriter) flush() {
 	w.buf = w.buf[:0]
 }
 
-// writeState writes and syncs the state file of a checkpoint. A fault of fill
-// itself comes back as it is, with ours false.
-func writeState(fsys disk.FS, sequence uint64, fill func(io.Writer) error) (ref stateRef, ours bool, err error) {
-	file, err := createFresh(fsys, stateName(sequence), 0)
-	if err != nil {
-		return stateRef{}, true, err
-	}
-	defer file.Close()
-	w := &stateWriter{file: file, off: stateHeadBytes}
+// writeState makes the state of a checkpoint durable, or returns it to lie in the
+// manifest if it has at most inlineBytes. A fault of fill itself comes back as it
+// is, with ours false.
+func writeState(fsys disk.FS, sequence uint64, inlineBytes int, fill func(io.Writer) error) (ref stateRef, ours bool, err error) {
+	w := &stateWriter{off: stateHeadBytes, create: func() (disk.File, error) {
+		return createFresh(fsys, stateName(sequence), 0)
+	}}
 	w.sum.Reset()
+	defer func() {
+		if w.file != nil {
+			w.file.Close()
+		}
+	}()
 	if err := fill(w); err != nil && w.err == nil {
 		return stateRef{}, false, err
+	}
+	ref = stateRef{sequence: sequence, bytes: w.off - stateHeadBytes + int64(len(w.buf)), sum: w.sum.Sum64()}
+	if w.file == nil && len(w.buf) <= inlineBytes {
+		ref.inline = append([]byte{}, w.buf...)
+		return ref, true, w.err
 	}
 	if w.flush(); w.err != nil {
 		return stateRef{}, true, w.err
 	}
-	ref = stateRef{sequence: sequence, bytes: w.off - stateHeadBytes, sum: w.sum.Sum64()}
-	if err := writeSlot(file, ref.head()); err != nil {
-		return stateRef{}, true, err
+	return ref, true, writeSlot(w.file, ref.head())
+}
+
+// fileName returns the name of the state's file, "" if it has none.
+func (r stateRef) fileName() string {
+	if r.sequence == 0 || r.inline != nil {
+		return ""
 	}
-	return ref, true, nil
+	return stateName(r.sequence)
 }
 
 // head returns the first stateHeadBytes of the file.
@@ -94,10 +114,10 @@ func (r stateRef) head() []byte {
 
 // readState returns the content that a checkpoint names.
 func readState(fsys disk.FS, ref stateRef) ([]byte, error) {
-	if ref.sequence == 0 {
-		return nil, nil
+	at := place{file: ref.fileName()}
+	if at.file == "" {
+		return bytes.Clone(ref.inline), nil
 	}
-	at := place{file: stateName(ref.sequence)}
 	b, err := readWhole(fsys, at.file)
 	if err != nil {
 		return nil, err

@@ -49,6 +49,7 @@ type Store struct {
 	// writes pages: the goroutine, or in Inline mode the caller.
 	wake     chan struct{}
 	flushing sync.Mutex
+	staging  []byte // belongs to the holder of flushing
 	done     sync.WaitGroup
 	fatal    sync.Once
 

@@ -519,7 +519,7 @@ func TestStateFunctionFails(t *testing.T) {
 	if string(got.Meta) != "3" || string(got.State) != "first" {
 		t.Fatalf("%q %q", got.Meta, got.State)
 	}
-	if infos, _ := m.List(""); len(infos) != 3 {
+	if infos, _ := m.List(""); len(infos) != 2 {
 		t.Fatalf("files %v", infos)
 	}
 }

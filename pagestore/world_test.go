@@ -75,6 +75,7 @@ type world struct {
 	onImage func(*disk.Mem, []outcome) error // at each operation of the disk
 	fault   error                            // of onImage
 	images  int
+	chances int // images at each operation, at least 1
 }
 
 // outcome is a checkpoint as the model knows it.
@@ -92,6 +93,7 @@ func newWorld(seed uint64, m *disk.Mem) *world {
 	opts.DirtyBytes = 8 << 10 << rng.IntN(4)
 	opts.FlushBytes = 4 << 10 << rng.IntN(3)
 	opts.CacheBytes = int64(rng.IntN(3)) * 12 << 10
+	opts.inlineState = 1 + rng.IntN(2)*600 // else every state in a file
 	n := seed
 	opts.Nonce = func() uint64 { n += 0x9e3779b97f4a7c15; return n }
 	return &world{rng: rng, disk: m, opts: opts, size: map[uint64]int{}, place: map[uint64]Ref{}, possible: []outcome{{}}}
@@ -103,11 +105,12 @@ func (w *world) watch() {
 		if w.onImage == nil || w.fault != nil {
 			return
 		}
-		w.images++
-		choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0}
-		img := w.disk.Crash(choice)
-		if err := w.onImage(img, w.possible); err != nil {
-			w.fault = fmt.Errorf("power cut at operation %d, %+v: %w", op, choice, err)
+		for range max(w.chances, 1) {
+			w.images++
+			choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0}
+			if err := w.onImage(w.disk.Crash(choice), w.possible); err != nil {
+				w.fault = fmt.Errorf("power cut at operation %d, %+v: %w", op, choice, err)
+			}
 		}
 	})
 }
@@ -132,7 +135,7 @@ func (w *world) start() error {
 
 // recovered opens a disk, and checks that it holds one of the possible outcomes,
 // whole and with nothing added.
-func recovered(m *disk.Mem, opts Options, possible []outcome, size map[uint64]int) (outcome, map[uint64]Ref, *Store, error) {
+func recovered(m disk.FS, opts Options, possible []outcome, size map[uint64]int) (outcome, map[uint64]Ref, *Store, error) {
 	fail := func(format string, args ...any) (outcome, map[uint64]Ref, *Store, error) {
 		return outcome{}, nil, nil, fmt.Errorf(format, args...)
 	}
@@ -313,6 +316,9 @@ func (w *world) read() error {
 func (w *world) cut() (*Cut, outcome, error) {
 	w.commits++
 	o := outcome{meta: fmt.Sprintf("%d/%d", w.next, w.commits), next: w.next}
+	for range w.rng.IntN(3) { // so that a manifest is often more than a sector
+		o.meta += strings.Repeat(fmt.Sprint(" ", w.rng.Uint64()), 20)
+	}
 	for id := range w.place {
 		o.live = append(o.live, id)
 	}
@@ -345,7 +351,7 @@ func (w *world) cutLate() (err error) {
 func (w *world) reclaim() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	owner := &worldOwner{w: w, left: w.rng.IntN(6), cancel: cancel}
+	owner := &worldOwner{w: w, left: w.rng.IntN(30), cancel: cancel}
 	_, err := w.s.Reclaim(ctx, Budget{Below: 0.3 + w.rng.Float64()*0.7}, owner)
 	if errors.Is(err, context.Canceled) {
 		return nil

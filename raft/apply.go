@@ -36,7 +36,7 @@ func (c *core) takeCommitted(g *group) bool {
 	}
 	g.ents = it.msg.GetEntries()
 	for _, e := range g.ents {
-		g.batches = append(g.batches, c.settle(e))
+		g.batches = append(g.batches, c.under.settle(e))
 	}
 	return true
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+
+	"quire/disk"
+	"quire/wal"
 )
 
 // instantLog is durable at once and remembers nothing.
@@ -216,4 +219,45 @@ func BenchmarkEnqueue(b *testing.B) {
 			b.StartTimer()
 		}
 	}
+}
+
+// BenchmarkDurable is BenchmarkNode on the real log and the real disk.
+func BenchmarkDurable(b *testing.B) {
+	for _, engine := range []disk.Options{{}, {NoUring: true}} {
+		d, err := disk.OpenDir(b.TempDir(), engine)
+		if err != nil {
+			b.Fatal(err)
+		}
+		name := d.Engine()
+		d.Close()
+		if name == disk.EnginePwrite && !engine.NoUring {
+			continue // without io_uring in this build the two are the same
+		}
+		for _, burst := range []int{1, 10} {
+			for _, proposers := range []int{1, 10, 100} {
+				b.Run(fmt.Sprintf("%s/proposers=%d/burst=%d", name, proposers, burst), func(b *testing.B) {
+					benchDurable(b, engine, proposers, burst)
+				})
+			}
+		}
+	}
+}
+
+func benchDurable(b *testing.B, engine disk.Options, proposers, burst int) {
+	d, err := disk.OpenDir(b.TempDir(), engine)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	var l *wal.Log
+	benchNode(b, func(replay func(Pos, []byte) error) (Log, error) {
+		var err error
+		l, _, err = wal.Open(d, wal.Options{}, replay)
+		for err == nil && l.Stats().AheadBytes < 65<<20 {
+			err = l.Maintain() // the first fill is not what is measured
+		}
+		return l, err
+	}, proposers, burst)
+	s := l.Stats()
+	b.ReportMetric(float64(b.N)/float64(s.Batches), "ops/write")
 }

@@ -62,8 +62,9 @@ type Config struct {
 	MaxOpBytes int
 
 	// CatchupEntries and CatchupBytes bound the applied entries that are kept
-	// for followers that lag (defaults 5000, 32 MiB); a follower further
-	// behind needs a snapshot. A member without peers keeps none.
+	// for followers that lag (defaults 5000, 64 MiB); a follower further
+	// behind needs a snapshot. An entry holds a batch of operations. A member
+	// without peers keeps none.
 	CatchupEntries, CatchupBytes int
 
 	// ProposalTimeoutMillis ends the wait of an operation with ErrTimeout or
@@ -73,6 +74,11 @@ type Config struct {
 	// asked again, under a new context (default 500).
 	ReadRetryMillis int
 
+	// LogStallMillis is how long a log write may take before the member
+	// gives up (default 30000; negative: for ever). A leader whose write takes
+	// longer than an election hands over before.
+	LogStallMillis int
+
 	// Session makes forwarded proposals and read contexts of this run
 	// different from those of earlier runs. 0: random.
 	Session uint64
@@ -81,6 +87,9 @@ type Config struct {
 	Transport Transport
 	// Logger: nil logs nothing.
 	Logger *zap.Logger
+
+	// markEvery is window.markEvery; tests trim finer.
+	markEvery int
 }
 
 const (
@@ -93,9 +102,10 @@ const (
 	defaultMaxPendingBytes = 128 << 20
 	defaultMaxOpBytes      = 48 << 20
 	defaultCatchupEntries  = 5000
-	defaultCatchupBytes    = 32 << 20
+	defaultCatchupBytes    = 64 << 20
 	defaultTimeoutMillis   = 5000
 	defaultReadRetryMillis = 500
+	defaultStallMillis     = 30000
 )
 
 func setDefault(p *int, v int) {
@@ -118,6 +128,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CatchupBytes, defaultCatchupBytes)
 	setDefault(&c.ProposalTimeoutMillis, defaultTimeoutMillis+2*c.ElectionMillis)
 	setDefault(&c.ReadRetryMillis, defaultReadRetryMillis)
+	setDefault(&c.LogStallMillis, defaultStallMillis)
+	setDefault(&c.markEvery, defaultMarkEvery)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

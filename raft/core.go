@@ -2,7 +2,6 @@ package raft
 
 import (
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	etcdraft "go.etcd.io/raft/v3"
@@ -38,13 +37,7 @@ type core struct {
 	// What is known of the cluster.
 	hs          hardState // newest; commit may be newer than on disk
 	lead        leadEvent
-	conf        *raftpb.ConfState
-	confIndex   uint64 // of the newest membership change, or where the member started
-	single      bool   // the only voter
-	alone       bool   // the only member, and since which commit index
-	aloneFrom   uint64
-	voter       bool
-	learner     bool
+	mem         membership
 	termStart   uint64         // index of the leader's first entry in its term
 	applied     uint64         // by the state machine, flushed
 	now         uint64         // ticks
@@ -60,18 +53,13 @@ type core struct {
 	held             []*raftpb.Message
 	restoring        *raftpb.Snapshot // the state machine takes over a snapshot: appends are held
 
-	// Operations under way, in order of (term, index) or (term, seq).
-	own     fifo[*batch]
-	fwd     fifo[*batch]
-	fwdOps  int
-	fwdSeq  uint64
-	fwdSeen map[[2]uint64]*seqWindow // leader: forwarded batches of this term, by member and session
-	prop    proposal                 // scratch
-	stalled bool                     // RawNode refused a proposal; until the next tick or leader
-
-	rounds    fifo[readRound]
-	confirmed fifo[readRound]
-	readSeq   uint64
+	// What waits.
+	under   underway
+	admit   admission
+	rounds  readRounds
+	fwdSeq  uint64   // of the newest batch forwarded
+	prop    proposal // scratch
+	stalled bool     // RawNode refused a proposal; until the next tick or leader
 
 	committed fifo[applyItem] // for the state machine
 	fx        effects
@@ -109,8 +97,8 @@ type leadEvent struct {
 // effects are what a step leaves to be done without the lock.
 type effects struct {
 	msgs  []*raftpb.Message
-	drops []drop
-	reads []readDone
+	drops []drop     // from underway
+	reads []readDone // from readRounds
 	trims []*trimWait
 	lead  bool // leader or term changed
 	err   error
@@ -128,13 +116,17 @@ type proposal struct {
 const (
 	// maxSizePerMsg bounds the entries of one MsgApp.
 	maxSizePerMsg = 1 << 20
-	// maxInflightMsgs bounds the MsgApp under way to one follower.
-	maxInflightMsgs = 512
+	// maxInflightMsgs and maxInflightBytes bound the MsgApp under way to one
+	// follower.
+	maxInflightMsgs  = 512
+	maxInflightBytes = 64 << 20
 )
 
 // newCore recovers the log and builds the member on it.
 func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapshotter) (*core, error) {
-	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now, fwdSeen: map[[2]uint64]*seqWindow{}}
+	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now}
+	c.under.member, c.under.session = cfg.ID, cfg.Session
+	c.st.markEvery = uint64(cfg.markEvery)
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)
 	if err != nil {
@@ -154,14 +146,14 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		return err
 	}
 	c.gate.depth = c.cfg.QueueDepth
-	c.hs, c.applied, c.confIndex = rec.hs, applied.index, applied.index
+	c.hs, c.applied = rec.hs, applied.index
 	c.st.hs, c.st.conf = rec.hs, conf
 	if snap != nil {
 		c.st.snap = func() (*raftpb.Snapshot, bool) {
-			return takeSnapshot(snap, max(c.st.prev.index, c.confIndex))
+			return takeSnapshot(snap, max(c.st.prev.index, c.mem.index))
 		}
 	}
-	c.setConf(conf)
+	c.mem.set(c.cfg.ID, conf, applied.index, c.hs.commit)
 	if rec.needBase {
 		c.appendBase(c.st.trim, rec.bootConf)
 	}
@@ -179,6 +171,7 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		MaxCommittedSizePerReady:  noLimit,
 		MaxUncommittedEntriesSize: 2 * uint64(c.cfg.MaxPendingBytes),
 		MaxInflightMsgs:           maxInflightMsgs,
+		MaxInflightBytes:          maxInflightBytes,
 		CheckQuorum:               true,
 		PreVote:                   true,
 		Logger:                    raftLogger{c.cfg.Logger.Sugar()},
@@ -215,7 +208,7 @@ func (c *core) campaign() {
 	}
 	c.drain()
 	_ = c.rn.Campaign() // refused when not a voter: nothing to do then
-	c.campaignDue = c.voter && c.rn.BasicStatus().RaftState == etcdraft.StateFollower
+	c.campaignDue = c.mem.voter && c.rn.BasicStatus().RaftState == etcdraft.StateFollower
 	c.drain()
 }
 
@@ -228,16 +221,28 @@ func (c *core) tick() {
 	c.stalled = false
 	c.rn.Tick()
 	c.drain()
+	c.watchLog()
 	c.handOver()
 	c.expireProposals()
 	c.expireReads()
 }
 
-// handOver is what a leader does that is no voter any more: it stays, because
-// the others may not know yet that its removal is committed and could not elect
-// anybody without it, and gives leadership to the voter that is furthest ahead.
+// watchLog ends a member whose log does not answer any more: nobody knows what
+// will become of the write.
+func (c *core) watchLog() {
+	if c.cfg.LogStallMillis > 0 && c.gate.waited(c.now) > c.cfg.ticks(c.cfg.LogStallMillis) {
+		c.fail(fmt.Errorf("a write has not ended for %d ms", c.cfg.LogStallMillis))
+	}
+}
+
+// handOver gives leadership to the voter that is furthest ahead, in two cases.
+// The leader's disk is slower than an election: the others can do without it.
+// Or the leader is no voter any more: it does not just step down, because the
+// others may not know yet that its removal is committed and could not elect
+// anybody without it.
 func (c *core) handOver() {
-	if !c.lead.isLeader || c.voter || c.err != nil {
+	slow := c.gate.waited(c.now) > uint64(c.cfg.electionTicks())
+	if !c.lead.isLeader || c.err != nil || (c.mem.voter && !slow) {
 		return
 	}
 	var to, match uint64
@@ -262,7 +267,7 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 	}
 	switch m.GetType() {
 	case raftpb.MsgProp:
-		if !c.admitForwarded(m) {
+		if !c.lead.isLeader || !c.admit.admit(m, c.hs.term) {
 			return nil
 		}
 	case raftpb.MsgReadIndex:
@@ -299,7 +304,7 @@ func (c *core) submit() {
 	if c.err != nil || !c.gate.maySubmit() {
 		return
 	}
-	ops := c.gate.submit(c.lastPos)
+	ops := c.gate.submit(c.lastPos, c.now)
 	if err := c.log.Submit(ops, true); err != nil {
 		c.fail(err)
 	}
@@ -311,24 +316,13 @@ func (c *core) fail(err error) {
 	}
 }
 
-// setConf takes note of the membership that raft runs on.
-func (c *core) setConf(conf *raftpb.ConfState) {
-	c.conf = conf
-	c.single = len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == c.cfg.ID && len(conf.GetVotersOutgoing()) == 0
-	c.voter = slices.Contains(conf.GetVoters(), c.cfg.ID)
-	if alone := c.single && len(conf.GetLearners()) == 0; alone != c.alone {
-		c.alone, c.aloneFrom = alone, c.hs.commit
-	}
-	c.learner = slices.Contains(conf.GetLearners(), c.cfg.ID)
-}
-
 // inlineReads: a member without any other may answer reads from its applied
 // state without asking anybody, once it has committed and applied in its term:
 // whatever was acknowledged was applied here first. With a learner that is not
 // so, for it can be the first to apply; nor for what was committed before the
 // others left.
 func (c *core) inlineReads() bool {
-	return c.alone && c.lead.isLeader && c.err == nil && c.applied >= max(c.termStart, c.aloneFrom)
+	return c.mem.alone && c.lead.isLeader && c.err == nil && c.applied >= max(c.termStart, c.mem.aloneFrom)
 }
 
 // confChanged finishes the membership change at index: cc is what was
@@ -345,8 +339,7 @@ func (c *core) confChanged(index uint64, cc *raftpb.ConfChangeV2, state []byte) 
 	if err := got.Equivalent(want); err != nil {
 		panic(fmt.Sprintf("raft: the state machine and raft disagree about the membership: %v", err))
 	}
-	c.setConf(got)
-	c.confIndex = index
+	c.mem.set(c.cfg.ID, got, index, c.hs.commit)
 	// A removed member may be gone for good as soon as it hears of the commit.
 	// A restart that still counts it among the voters could need its vote, so
 	// here the commit index is written at once.
@@ -376,11 +369,11 @@ func (c *core) appliedTo(index uint64) {
 	}
 	c.applied = index
 	keepEntries, keepBytes := c.cfg.CatchupEntries, c.cfg.CatchupBytes
-	if c.alone {
+	if c.mem.alone {
 		keepEntries, keepBytes = 0, 0
 	}
 	c.st.forget(index, keepEntries, keepBytes)
-	c.readyReads()
+	c.rounds.ready(index)
 	if c.campaignDue {
 		c.campaign()
 	}

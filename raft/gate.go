@@ -19,8 +19,9 @@ type gate struct {
 }
 
 type write struct {
-	pos Pos
-	ops int
+	pos  Pos
+	ops  int
+	tick uint64 // of the submission
 }
 
 // permits: should the operations that wait be proposed now?
@@ -29,17 +30,12 @@ func (g *gate) permits(waiting int) bool {
 	return n == 0 || (n < g.depth && waiting*g.depth >= waiting+g.ops)
 }
 
-func (g *gate) appended(ops int) {
-	g.dirty = true
-	g.openOps += ops
-}
-
 func (g *gate) maySubmit() bool { return g.dirty && g.inflight.len() < g.depth }
 
 // submit notes that everything up to pos is being written.
-func (g *gate) submit(pos Pos) (ops int) {
+func (g *gate) submit(pos Pos, tick uint64) (ops int) {
 	ops = g.openOps
-	g.inflight.push(write{pos, ops})
+	g.inflight.push(write{pos, ops, tick})
 	g.ops += ops
 	g.dirty, g.openOps = false, 0
 	return ops
@@ -50,4 +46,12 @@ func (g *gate) durable(pos Pos) {
 	for g.inflight.len() > 0 && g.inflight.front().pos <= pos {
 		g.ops -= g.inflight.pop().ops
 	}
+}
+
+// waited returns for how many ticks the oldest write has been in flight.
+func (g *gate) waited(now uint64) uint64 {
+	if g.inflight.len() == 0 {
+		return 0
+	}
+	return now - g.inflight.front().tick
 }

@@ -111,7 +111,7 @@ func (n *Node) begin() {
 	n.mu.Lock()
 	c := n.mu.c
 	switch {
-	case c.single:
+	case c.mem.single:
 		c.campaign()
 	case n.cfg.AdvanceTicks:
 		for range n.cfg.electionTicks() - 1 {
@@ -169,7 +169,8 @@ func (n *Node) takeEffects() effects {
 		c.fx.msgs = c.fx.msgs[:0]
 	}
 	fx := c.fx
-	fx.err = c.err
+	fx.drops, fx.reads, fx.err = c.under.drops, c.rounds.done, c.err
+	c.under.drops, c.rounds.done = nil, nil
 	c.fx = effects{msgs: c.fx.msgs} // the slice is reused
 	return fx
 }
@@ -355,7 +356,7 @@ func (n *Node) LeaderNotify() <-chan struct{} {
 func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 	n.mu.Lock()
 	c := n.mu.c
-	if c.err != nil || !c.lead.isLeader || to == n.cfg.ID || !slices.Contains(c.conf.GetVoters(), to) {
+	if c.err != nil || !c.lead.isLeader || to == n.cfg.ID || !slices.Contains(c.mem.conf.GetVoters(), to) {
 		n.exit(true)
 		return fmt.Errorf("%w: cannot hand leadership to %x", ErrNotLeader, to)
 	}

@@ -13,6 +13,9 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"quire/disk"
+	"quire/wal"
 )
 
 func singleConfig() Config {
@@ -583,11 +586,101 @@ func TestProposalIsCloned(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := n.mu.c
-	b := *c.own.front()
+	b := *c.under.own.front()
 	copy(b.data, bytes.Repeat([]byte{'!'}, len(b.data)))
 	c.prop.entry.Data = []byte("overwritten")
 	settleManualFake(t, n, st, l)
 	if len(sm.ops) != 1 || sm.ops[0] != "original" {
 		t.Errorf("applied %q", sm.ops)
+	}
+}
+
+// TestManyProposersOnTheRealLog runs proposers, readers and checkpoints at once
+// on the real log with small segments, then restarts from the last checkpoint.
+func TestManyProposersOnTheRealLog(t *testing.T) {
+	mem := disk.NewMem(1)
+	opts := wal.Options{SegmentBytes: 256 << 10, MaxBatchBytes: 64 << 10}
+	var log *wal.Log
+	open := func(replay func(Pos, []byte) error) (l Log, err error) {
+		log, _, err = wal.Open(mem, opts, replay)
+		return log, err
+	}
+	sm := newModel(1)
+	cfg := singleConfig()
+	cfg.markEvery = 3
+	n, err := Open(cfg, open, sm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clients, each = 20, 100
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			pad := make([]byte, 500)
+			for i := range each {
+				w := newWaiter(opName(c, i) + string(pad))
+				if err := n.Propose([]byte(w.op), w); err != nil {
+					t.Error(err)
+					return
+				}
+				if got := waitResult(t, w); got != "applied" {
+					t.Error(got)
+				}
+				if r := newReader(); !n.ReadIndex(r) { // right after the start
+					if err := <-r.done; err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}()
+	}
+	stop, saved := make(chan struct{}), make(chan entryID, 1)
+	go func() {
+		var at entryID
+		for {
+			select {
+			case <-stop:
+				saved <- at
+				return
+			case <-time.After(time.Millisecond):
+			}
+			sm.mu.Lock()
+			next := sm.applied
+			sm.mu.Unlock()
+			if Index(next.index) <= n.Status().Applied && next.index > at.index {
+				if err := n.Compact(Index(next.index)); err != nil {
+					t.Error(err)
+				}
+				at = next
+			}
+		}
+	}()
+	wg.Wait()
+	close(stop)
+	at := <-saved
+	if err := n.Stop(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if len(sm.ops) != clients*each {
+		t.Errorf("%d operations, want %d", len(sm.ops), clients*each)
+	}
+	t.Logf("%d entries, %d writes, checkpoint at %d, %d segments", sm.applied.index, log.Stats().Batches, at.index, log.Stats().Segments)
+	cfg.Applied, cfg.AppliedTerm = Index(at.index), Term(at.term)
+	sm2 := newModel(1)
+	n2, err := Open(cfg, open, sm2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWaiter("after")
+	if err := n2.Propose([]byte("after"), w); err != nil {
+		t.Fatal(err)
+	}
+	if got := waitResult(t, w); got != "applied" || sm2.applied.index < sm.applied.index {
+		t.Errorf("%s at %d", got, sm2.applied.index)
+	}
+	if err := n2.Stop(context.Background()); err != nil {
+		t.Fatal(err)
 	}
 }

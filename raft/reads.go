@@ -84,22 +84,90 @@ func (d readDone) run() {
 // and one for the reads that came since. More would only split the reads.
 const maxRounds = 2
 
+// maxConfirmed bounds the rounds that wait for the state machine. Above, reads
+// stay in the queue, which is bounded.
+const maxConfirmed = 64
+
+// readRounds are the reads that have left the queue.
+type readRounds struct {
+	asked     fifo[readRound]
+	confirmed fifo[readRound]
+	seq       uint64     // of the newest question
+	done      []readDone // to be told, without the core's lock
+}
+
+func (r *readRounds) tell(ws []ReadWaiter, err error) {
+	r.done = append(r.done, readDone{ws, err})
+}
+
+// confirm takes the answer to question seq: everything up to index was
+// committed when it was put.
+func (r *readRounds) confirm(seq, index uint64) {
+	for i := 0; i < r.asked.len(); i++ {
+		if r.asked.at(i).seq == seq {
+			round := r.asked.remove(i)
+			round.index = index
+			r.confirmed.push(round)
+			return
+		}
+	}
+}
+
+// ready releases the confirmed reads that the applied state covers.
+func (r *readRounds) ready(applied uint64) {
+	for i := 0; i < r.confirmed.len(); {
+		if r.confirmed.at(i).index > applied {
+			i++
+			continue
+		}
+		r.tell(r.confirmed.remove(i).waiters, nil)
+	}
+}
+
+// failAsked ends the questions under way. Reads that are confirmed stay: the
+// answer holds whoever leads now.
+func (r *readRounds) failAsked(err error) {
+	for r.asked.len() > 0 {
+		r.tell(r.asked.pop().waiters, err)
+	}
+}
+
+func (r *readRounds) failAll(err error) {
+	r.failAsked(err)
+	for r.confirmed.len() > 0 {
+		r.tell(r.confirmed.pop().waiters, err)
+	}
+}
+
+// expire gives up on reads that came before tick.
+func (r *readRounds) expire(tick uint64) {
+	for _, f := range []*fifo[readRound]{&r.confirmed, &r.asked} {
+		for i := 0; i < f.len(); {
+			if f.at(i).since >= tick {
+				i++
+				continue
+			}
+			r.tell(f.remove(i).waiters, ErrTimeout)
+		}
+	}
+}
+
 // startReads asks for the reads that wait. A leader must have committed an
 // entry of its term, or its commit index may be older than what was
 // acknowledged before; a single voter then knows the answer.
 func (c *core) startReads() {
-	if c.err != nil || c.reads.waiting.Load() == 0 || c.lead.lead == 0 || c.rounds.len() >= maxRounds {
+	if c.err != nil || c.reads.waiting.Load() == 0 || c.lead.lead == 0 || c.rounds.asked.len() >= maxRounds {
 		return
 	}
-	if c.lead.isLeader && c.hs.commit < c.termStart {
+	if c.lead.isLeader && c.hs.commit < c.termStart || c.rounds.confirmed.len() >= maxConfirmed {
 		return
 	}
 	ws, tick := c.reads.take()
 	r := readRound{since: tick, waiters: ws}
-	if c.single && c.lead.isLeader {
+	if c.mem.single && c.lead.isLeader {
 		r.index = c.hs.commit
-		c.confirmed.push(r)
-		c.readyReads()
+		c.rounds.confirmed.push(r)
+		c.rounds.ready(c.applied)
 		return
 	}
 	c.ask(r)
@@ -108,59 +176,18 @@ func (c *core) startReads() {
 // ask puts the question for r, under a context that was never used before: an
 // answer to an earlier question proves nothing about a later one.
 func (c *core) ask(r readRound) {
-	c.readSeq++
-	r.seq, r.asked = c.readSeq, c.now
-	c.rounds.push(r)
+	c.rounds.seq++
+	r.seq, r.asked = c.rounds.seq, c.now
+	c.rounds.asked.push(r)
 	c.rn.ReadIndex(appendU64s(make([]byte, 0, 24), c.cfg.ID, c.cfg.Session, r.seq))
 	c.drain()
 }
 
-// readConfirmed takes an answer: everything up to index was committed when the
-// question was put.
+// readConfirmed takes an answer from RawNode.
 func (c *core) readConfirmed(index uint64, ctx []byte) {
-	if len(ctx) != 24 || u64at(ctx, 0) != c.cfg.ID || u64at(ctx, 1) != c.cfg.Session {
-		return
-	}
-	seq := u64at(ctx, 2)
-	for i := 0; i < c.rounds.len(); i++ {
-		if c.rounds.at(i).seq == seq {
-			r := c.rounds.remove(i)
-			r.index = index
-			c.confirmed.push(r)
-			c.readyReads()
-			return
-		}
-	}
-}
-
-// readyReads releases the confirmed reads that the applied state covers.
-func (c *core) readyReads() {
-	for i := 0; i < c.confirmed.len(); {
-		if c.confirmed.at(i).index > c.applied {
-			i++
-			continue
-		}
-		r := c.confirmed.remove(i)
-		c.fx.reads = append(c.fx.reads, readDone{r.waiters, nil})
-	}
-}
-
-// failRounds ends the questions under way. Reads that are confirmed stay: the
-// answer holds whoever leads now.
-func (c *core) failRounds(err error) {
-	for c.rounds.len() > 0 {
-		c.fx.reads = append(c.fx.reads, readDone{c.rounds.pop().waiters, err})
-	}
-}
-
-// failReads ends all reads.
-func (c *core) failReads(err error) {
-	c.failRounds(err)
-	for c.confirmed.len() > 0 {
-		c.fx.reads = append(c.fx.reads, readDone{c.confirmed.pop().waiters, err})
-	}
-	if ws, _ := c.reads.take(); len(ws) > 0 {
-		c.fx.reads = append(c.fx.reads, readDone{ws, err})
+	if len(ctx) == 24 && u64at(ctx, 0) == c.cfg.ID && u64at(ctx, 1) == c.cfg.Session {
+		c.rounds.confirm(u64at(ctx, 2), index)
+		c.rounds.ready(c.applied)
 	}
 }
 
@@ -168,26 +195,19 @@ func (c *core) failReads(err error) {
 // waited as long as a proposal may.
 func (c *core) expireReads() {
 	retry, limit := c.cfg.ticks(c.cfg.ReadRetryMillis), c.cfg.ticks(c.cfg.ProposalTimeoutMillis)
-	for i := 0; i < c.confirmed.len(); {
-		if c.now-c.confirmed.at(i).since <= limit {
-			i++
-			continue
+	if c.now > limit {
+		c.rounds.expire(c.now - limit)
+		if tick, ok := c.reads.oldest(); ok && tick < c.now-limit {
+			ws, _ := c.reads.take()
+			c.rounds.tell(ws, ErrTimeout)
 		}
-		c.fx.reads = append(c.fx.reads, readDone{c.confirmed.remove(i).waiters, ErrTimeout})
 	}
-	for n := c.rounds.len(); n > 0; n-- {
-		r := c.rounds.pop()
-		switch {
-		case c.now-r.since > limit:
-			c.fx.reads = append(c.fx.reads, readDone{r.waiters, ErrTimeout})
-		case c.now-r.asked >= retry:
+	for n := c.rounds.asked.len(); n > 0; n-- {
+		r := c.rounds.asked.pop()
+		if c.now-r.asked >= retry {
 			c.ask(r)
-		default:
-			c.rounds.push(r)
+		} else {
+			c.rounds.asked.push(r)
 		}
-	}
-	if tick, ok := c.reads.oldest(); ok && c.now-tick > limit {
-		ws, _ := c.reads.take()
-		c.fx.reads = append(c.fx.reads, readDone{ws, ErrTimeout})
 	}
 }

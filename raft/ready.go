@@ -59,13 +59,10 @@ func (c *core) noteLeader(ss *etcdraft.SoftState) {
 		// A term's first entry is its leader's empty one.
 		c.termStart = c.st.runs.back().index
 	}
-	if now.term != c.lead.term {
-		clear(c.fwdSeen)
-	}
 	known := lead != 0 || c.lead.lead != 0
 	c.lead = now
 	c.stalled = false
-	c.failRounds(ErrLeaderChanged)
+	c.rounds.failAsked(ErrLeaderChanged)
 	c.fx.lead = true
 	if known {
 		c.committed.push(applyItem{lead: &now})
@@ -197,8 +194,7 @@ func (c *core) restored() {
 	at := entryID{meta.GetIndex(), meta.GetTerm()}
 	c.restoring = nil
 	c.st.reset(at)
-	c.setConf(meta.GetConfState())
-	c.confIndex = at.index
+	c.mem.set(c.cfg.ID, meta.GetConfState(), at.index, c.hs.commit)
 	c.applied = at.index
 	c.appendBase(at, nil)
 	held := c.held
@@ -207,6 +203,6 @@ func (c *core) restored() {
 	for _, m := range held[1:] {
 		c.appendOrRestore(m)
 	}
-	c.dropCovered(at)
+	c.under.covered(at)
 	c.drain()
 }

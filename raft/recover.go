@@ -16,6 +16,7 @@ type recovery struct {
 	hs  hardState
 
 	started  bool // w stands somewhere
+	entries  bool // one was seen
 	floating bool // w.trim's term is not known: no base record yet
 	sawBase  bool
 	bootConf []byte // membership of the bootstrap, while the log starts there
@@ -79,11 +80,14 @@ func (r *recovery) state(hs hardState) error {
 
 // entry adds one entry. A later record with a lower index replaces the suffix.
 // Segments before a trim point may be gone or not, so that the first entry
-// seen may be any; the base record that permitted the trim comes later.
+// seen may be any; the base record that permitted the trim comes later. So may
+// an older base record that is the first of all: its entries are gone.
 func (r *recovery) entry(e *raftpb.Entry, pos Pos, recBytes int) error {
 	i := e.GetIndex()
+	first := !r.entries
+	r.entries = true
 	switch {
-	case !r.started, r.floating && i <= r.w.trim.index:
+	case !r.started, r.floating && i <= r.w.trim.index, first && i > r.w.lastIndex()+1:
 		r.w.reset(entryID{index: i - 1})
 		r.started, r.floating = true, true
 	case i <= r.w.trim.index:

@@ -348,7 +348,7 @@ func (x *simNode) start(mode NewLogMode, voters []uint64) {
 		ID: x.id, ClusterID: 9, NewLog: mode, HeartbeatMillis: 100, ElectionMillis: 1000,
 		Session: x.id<<32 | x.runs, Transport: simTransport{x},
 		CatchupEntries: 20, MaxBatchOps: 4, ConfState: EncodeConfState(voters, nil),
-		MaxPendingOps: 40, QueueDepth: 1 + x.s.rng.IntN(3),
+		MaxPendingOps: 40, QueueDepth: 1 + x.s.rng.IntN(3), markEvery: 1 + x.s.rng.IntN(20),
 	}
 	x.sm = &simMachine{s: x.s, node: x, state: simState{conf: &raftpb.ConfState{Voters: voters}}}
 	if len(voters) == 0 {
@@ -677,7 +677,7 @@ func (s *sim) statuses() string {
 	for _, x := range s.nodes {
 		c := x.n.mu.c
 		out += fmt.Sprintf("%+v own %d fwd %d queue %d appends %d durable %d/%d restoring %v stalled %v err %v raft %+v\n", x.n.Status(),
-			c.own.len(), c.fwd.len(), x.n.q.waiting.Load(), c.appends.len(), c.durable, c.lastPos, c.restoring != nil, c.stalled, c.err, c.rn.Status())
+			c.under.own.len(), c.under.fwd.len(), x.n.q.waiting.Load(), c.appends.len(), c.durable, c.lastPos, c.restoring != nil, c.stalled, c.err, c.rn.Status())
 	}
 	return out
 }

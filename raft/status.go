@@ -52,8 +52,8 @@ func (p *published) publish(c *core) {
 	set(&p.logBytes, c.st.logBytes())
 	setBool(&p.leader, c.lead.isLeader)
 	setBool(&p.inline, c.inlineReads())
-	setBool(&p.voter, c.voter)
-	setBool(&p.learner, c.learner)
+	setBool(&p.voter, c.mem.voter)
+	setBool(&p.learner, c.mem.learner)
 }
 
 // Status returns the member's state without waiting for anything.

@@ -26,8 +26,10 @@ type window struct {
 
 	// runs are the terms of [trim, last], as the first index of each term.
 	runs fifo[entryID]
-	// marks are positions in the durable log, one per markBytes.
-	marks fifo[mark]
+	// marks are positions in the durable log, one per markBytes or markEvery
+	// entries.
+	marks     fifo[mark]
+	markEvery uint64
 	// written counts bytes appended since Open; LogBytes is its distance to
 	// the mark of trim.
 	written, trimmed uint64
@@ -40,9 +42,13 @@ type mark struct {
 	written uint64
 }
 
-// markBytes is the distance of marks: the log trims whole segments of 64 MiB,
-// so a mebibyte is fine enough, and a log of 1 GiB needs 1024 marks.
-const markBytes = 1 << 20
+// markBytes and defaultMarkEvery are the distance of marks: the log trims whole
+// segments of 64 MiB, so a mebibyte is fine enough, and a log of 1 GiB needs
+// 1024 marks. An entry can be a write of its own, of at least 4 KiB.
+const (
+	markBytes        = 1 << 20
+	defaultMarkEvery = 256
+)
 
 // entryOverheadBytes is about what an entry costs in memory beside its payload.
 const entryOverheadBytes = 128
@@ -110,7 +116,7 @@ func (w *window) truncateFrom(i uint64) {
 }
 
 func (w *window) addMark(i uint64, pos Pos, recBytes int) {
-	if w.marks.len() == 0 || w.written-w.marks.back().written >= markBytes {
+	if w.marks.len() == 0 || w.written-w.marks.back().written >= markBytes || i-w.marks.back().index >= w.markEvery {
 		w.marks.push(mark{i, pos, w.written})
 	}
 	w.written += uint64(recBytes)

@@ -98,16 +98,6 @@ func (c *Call) claim() bool {
 // ended tells whether somebody has claimed the call.
 func (c *Call) ended() bool { return c.state.Load() == callClaimed }
 
-// abandon is the transport's claim: the client has gone, nobody wants the
-// answer. It reports false if the answer is about to arrive.
-func (c *Call) abandon() bool {
-	if !c.claim() {
-		return false
-	}
-	c.srv.dog.remove(c)
-	return true
-}
-
 // body returns an empty buffer to which a handler appends the response's body
 // before Finish. Only the goroutine that runs the handler may use it.
 func (c *Call) body() []byte { return c.out.begin() }

@@ -94,6 +94,16 @@ func TestCallsSurviveEveryOrder(t *testing.T) {
 			}
 		}
 	})
+	flusher.Go(func() { // clients that go away are noticed at any moment
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.dog.expire(time.Now())
+			}
+		}
+	})
 	var clients sync.WaitGroup
 	for c := range 16 {
 		clients.Go(func() {
@@ -125,7 +135,7 @@ func oneRoundTrip(t *testing.T, s *Server, key string) error {
 		ctx = context.Background()
 	}
 	if _, err := s.Invoke(ctx, putMethod, putBytes(t, key, "of "+key)); err != nil {
-		if status.Code(err) == codes.DeadlineExceeded {
+		if StatusOf(err).Code == codes.DeadlineExceeded {
 			return nil
 		}
 		return err

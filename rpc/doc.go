@@ -16,8 +16,8 @@
 //
 //   - Method: one row of the table that New builds: a name and its handler.
 //   - Call: one unary request in flight. Exactly one party ends it (claims it):
-//     the service, the watchdog that enforces the request timeout, or the
-//     transport because the client went away.
+//     the service, or the watchdog because the request timed out or the client
+//     went away.
 //   - Session: the service's side of one stream. The transport feeds it with
 //     Recv and pulls messages out with Next after the session called Wake.
 //   - Body: a response message without its header field. The header (field 1 of

@@ -168,13 +168,11 @@ func (s *Server) runUnary(ctx context.Context, g *syncCall, dec func(any) error)
 		return err
 	}
 	g.Method.Unary(&g.Call)
-	if err := g.await(ctx); err != nil {
-		return err
-	}
-	if g.err != nil {
-		return g.err
-	}
-	return nil
+	return g.await()
+}
+
+func contextStatus(ctx context.Context) error {
+	return status.FromContextError(ctx.Err()).Err()
 }
 
 // admitCall refuses what this member cannot serve at all.

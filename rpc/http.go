@@ -10,8 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
-
-	pb "quire/api/etcdserverpb"
 )
 
 // ClientHandler serves the HTTP endpoints of the client port.
@@ -41,6 +39,7 @@ func (s *Server) addMonitoring(mux *http.ServeMux) {
 	mux.Handle("/metrics", promhttp.InstrumentMetricHandler(s.cfg.Registry,
 		promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{})))
 	mux.HandleFunc("/health", s.httpHealth)
+	s.addProbes(mux)
 }
 
 // onlyGet answers other methods and reports whether it did not have to.
@@ -115,14 +114,7 @@ func (s *Server) unhealthy(r *http.Request, exclude []string, serializable bool)
 	if !serializable && s.cfg.RaftStatus().Lead == 0 {
 		return "RAFT NO LEADER"
 	}
-	// A key of one zero byte is the smallest; etcd reads the empty one, which
-	// only the inside of a server may.
-	q := pb.RangeRequest{Key: []byte{0}, KeysOnly: true, Limit: 1, Serializable: serializable}
-	req, err := q.MarshalVT()
-	if err == nil {
-		_, err = s.Invoke(r.Context(), "/etcdserverpb.KV/Range", req)
-	}
-	if err != nil {
+	if err := s.tryRead(r.Context(), serializable); err != nil {
 		return fmt.Sprintf("RANGE ERROR:%s", err)
 	}
 	return ""

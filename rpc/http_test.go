@@ -33,6 +33,8 @@ func TestHTTPOnTheClientPort(t *testing.T) {
 	_, addr := dial(t, s)
 	noSpace := func() { f.alarms = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_NOSPACE}} }
 	noLeader := func() { f.alarms, f.status.Lead = nil, 0 }
+	withLeader := func() { f.status.Lead = 7 }
+	corrupt := func() { f.alarms = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_CORRUPT}} }
 	for _, tc := range []struct {
 		path string
 		set  func()
@@ -45,6 +47,12 @@ func TestHTTPOnTheClientPort(t *testing.T) {
 		{"/health?exclude=NOSPACE", nil, 200, `{"health":"true","reason":""}`},
 		{"/health", noLeader, 503, `{"health":"false","reason":"RAFT NO LEADER"}` + "\n"},
 		{"/health?serializable=true", nil, 200, `{"health":"true","reason":""}`},
+		{"/livez", nil, 200, "ok\n"},
+		{"/readyz?exclude=linearizable_read", nil, 200, "ok\n"},
+		{"/readyz?verbose=true", withLeader, 200, "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n"},
+		{"/readyz", corrupt, 503, "[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n\n"},
+		{"/readyz/serializable_read", nil, 200, "ok\n"},
+		{"/livez/nothing", nil, 404, "404 page not found\n"},
 		{"/debug/pprof/", nil, 404, "404 page not found\n"},
 	} {
 		if tc.set != nil {

@@ -7,7 +7,10 @@ import (
 	"quire/engine"
 )
 
-const kvService = "etcdserverpb.KV"
+const (
+	kvService     = "etcdserverpb.KV"
+	rangeFullName = "/" + kvService + "/Range"
+)
 
 func (s *Server) kvMethods() []*Method {
 	return []*Method{
@@ -83,6 +86,18 @@ func (s *Server) serveDeleteRange(c *Call) {
 }
 
 func (s *Server) serveTxn(c *Call) {
+	if cost, ok := scanTxn(c.Req, s.cfg.MaxTxnOps); ok {
+		if s.admit(c, cost) {
+			c.propose(engine.OpTxn, c.Req)
+		}
+		return
+	}
+	s.decodeTxn(c)
+}
+
+// decodeTxn serves what the scan has left: whatever only reads, nests, writes
+// more than once or is wrong.
+func (s *Server) decodeTxn(c *Call) {
 	if tooDeep(c.Req) {
 		c.Fail(errTooDeep)
 		return

@@ -148,6 +148,14 @@ func (c *serverCollector) addServer(s *Server) {
 
 func (c *serverCollector) addStore(s *Server) {
 	gauge := prometheus.GaugeValue
+	answered := func(name, method, help string) {
+		stats := &s.byName[method].stats
+		c.add(name, help, prometheus.CounterValue, func() float64 { return float64(stats.handled[codes.OK].Load()) })
+	}
+	answered("etcd_mvcc_range_total", rangeFullName, "Total number of ranges seen by this member.")
+	answered("etcd_mvcc_txn_total", "/"+kvService+"/Txn", "Total number of txns seen by this member.")
+	answered("etcd_debugging_lease_granted_total", "/"+leaseService+"/LeaseGrant", "The total number of granted leases.")
+	answered("etcd_debugging_lease_revoked_total", "/"+leaseService+"/LeaseRevoke", "The total number of revoked leases.")
 	c.add("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", gauge, func() float64 { return float64(s.cfg.Space.Quota()) })
 	c.add("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database physically allocated in bytes.", gauge, func() float64 { total, _ := s.cfg.Space.DBSize(); return float64(total) })
 	c.add("etcd_mvcc_db_total_size_in_use_in_bytes", "Total size of the underlying database logically in use in bytes.", gauge, func() float64 { _, inUse := s.cfg.Space.DBSize(); return float64(inUse) })

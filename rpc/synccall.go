@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"google.golang.org/grpc/status"
-
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
 )
@@ -33,39 +31,21 @@ func newSyncCall(s *Server) *syncCall {
 	return g
 }
 
-// await sleeps until the call has ended, running its continuations, or until
-// the client has gone.
-func (g *syncCall) await(ctx context.Context) error {
+// await sleeps until the call has ended, running its continuations. Whatever
+// happens, the watchdog ends it: a wait on the context here would cost every
+// call a channel and a select.
+func (g *syncCall) await() error {
 	for {
-		select {
-		case <-g.woken:
-			if g.ended() {
-				return nil
-			}
-			g.Continue()
-			continue
-		default: // most calls end before anybody has to sleep
+		<-g.woken
+		if g.ended() {
+			break
 		}
-		select {
-		case <-g.woken:
-			if g.ended() {
-				return nil
-			}
-			g.Continue()
-		case <-ctx.Done():
-			if g.abandon() {
-				return contextStatus(ctx)
-			}
-			<-g.woken // a continuation, or the end that is on its way
-			if g.ended() {
-				return nil
-			}
-		}
+		g.Continue()
 	}
-}
-
-func contextStatus(ctx context.Context) error {
-	return status.FromContextError(ctx.Err()).Err()
+	if g.err != nil {
+		return g.err
+	}
+	return nil
 }
 
 // Invoke runs a unary method for a caller inside the process and returns the
@@ -84,14 +64,10 @@ func (s *Server) Invoke(ctx context.Context, fullName string, req []byte) ([]byt
 		return nil, err
 	}
 	m.Unary(&g.Call)
-	if err := g.await(ctx); err != nil {
+	if err := g.await(); err != nil {
 		return nil, err
 	}
-	resp, st := g.Response()
-	if st != nil {
-		return nil, st
-	}
-	return append([]byte(nil), resp...), nil
+	return append([]byte(nil), g.out.Bytes()...), nil
 }
 
 // Compact compacts on behalf of the process itself. A revision that is

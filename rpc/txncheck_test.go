@@ -123,16 +123,19 @@ func TestOverlapsAgreeWithEveryPath(t *testing.T) {
 	}
 }
 
-// nested returns a transaction of the given depth in wire form.
+// nested returns a transaction of the given depth in wire form. It is built from
+// the inside out, in front of what is there.
 func nested(depth int) []byte {
-	var b []byte
+	b := make([]byte, 32*depth)
+	at := len(b)
 	for range depth {
-		op := protowire.AppendTag(nil, 4, protowire.BytesType)
-		op = protowire.AppendBytes(op, b)
-		b = protowire.AppendTag(nil, 2, protowire.BytesType)
-		b = protowire.AppendBytes(b, op)
+		for _, tag := range []byte{0x22, 0x12} { // request_txn in an operation, success in a transaction
+			n := protowire.AppendVarint([]byte{tag}, uint64(len(b)-at))
+			at -= len(n)
+			copy(b[at:], n)
+		}
 	}
-	return b
+	return b[at:]
 }
 
 func TestDeepNesting(t *testing.T) {

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// watchdog ends calls that wait longer than the request timeout. All calls have
-// the same timeout, so each shard is a list in order of age: a call costs two
-// short critical sections and no timer of its own.
+// watchdog ends calls that wait longer than the request timeout or whose client
+// has gone. All calls have the same timeout, so each shard is a list in order of
+// age: a call costs two short critical sections and neither a timer nor a
+// channel of its own. A look at all waiting calls per tick finds the clients
+// that went away; nobody waits for their answers, so a tick later is no loss.
 type watchdog struct {
 	timeout time.Duration
 	now     func() time.Time
@@ -105,32 +107,38 @@ func (d *watchdog) remove(c *Call) {
 	s.mu.Unlock()
 }
 
-// expire ends every call older than the timeout.
+// expire ends every call older than the timeout and every call whose client has
+// gone.
 func (d *watchdog) expire(now time.Time) {
+	limit := now.Add(-d.timeout)
+	var dead []*Call
 	for i := range d.shards {
-		s := &d.shards[i]
-		for {
-			c := s.oldest(now.Add(-d.timeout))
-			if c == nil {
-				break
+		dead = d.shards[i].collect(dead[:0], limit)
+		for _, c := range dead {
+			if err := c.Ctx.Err(); err != nil {
+				c.Fail(err)
+			} else {
+				c.Fail(errTimeout)
 			}
-			c.Fail(errTimeout)
 			c.release()
 		}
 	}
 }
 
-// oldest returns the oldest call if it began before the limit, taking a
-// reference while the call is certainly alive, and forgets it.
-func (s *watchdogShard) oldest(limit time.Time) *Call {
+// collect takes the calls to be ended out of the shard, with a reference each:
+// while a call is linked, it is certainly alive.
+func (s *watchdogShard) collect(dead []*Call, limit time.Time) []*Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.head.next
-	if e == &s.head || e.call.start.After(limit) {
-		return nil
+	var next *watchEntry
+	for e := s.head.next; e != &s.head; e = next {
+		next = e.next
+		if c := e.call; !c.start.After(limit) || c.Ctx.Err() != nil {
+			e.prev.next, e.next.prev = e.next, e.prev
+			e.prev, e.next = nil, nil
+			c.hold()
+			dead = append(dead, c)
+		}
 	}
-	e.prev.next, e.next.prev = e.next, e.prev
-	e.prev, e.next = nil, nil
-	e.call.hold()
-	return e.call
+	return dead
 }

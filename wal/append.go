@@ -256,8 +256,12 @@ func (l *Log) startLocked(b *batch) bool {
 	l.flying = append(l.flying, b)
 	l.flyingOps += max(b.ops, 1)
 	b.ops = max(b.ops, 1)
+	before := l.aheadDueLocked()
 	seg.off += h.size()
 	seg.flying++
+	if !before && l.aheadDueLocked() {
+		l.wake()
+	}
 	seg.lastPos, seg.lastSeq = b.lastPos, b.seq
 	l.marked = b.flags&flagMark != 0
 	b.started = time.Now()

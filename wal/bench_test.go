@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"quire/disk"
 )
@@ -36,7 +39,7 @@ func benchAppend(b *testing.B, opts disk.Options, writers int) {
 	}
 	r := newBenchRoom(l)
 	rec := make([]byte, 320)
-	before := l.Stats()
+	before, cpu := l.Stats(), cpuTime()
 	b.ReportAllocs()
 	b.ResetTimer()
 	var wg sync.WaitGroup
@@ -58,11 +61,21 @@ func benchAppend(b *testing.B, opts disk.Options, writers int) {
 	wg.Wait()
 	b.StopTimer()
 	after := l.Stats()
+	b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(b.N)/float64(after.Batches-before.Batches), "ops/write")
 	if err := l.Close(); err != nil {
 		b.Fatal(err)
 	}
 	<-r.over
+}
+
+// cpuTime is what the process has used, in user mode and in the kernel.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // benchRoom wakes each waiter by its own channel: a ring of waiters in order of

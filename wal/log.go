@@ -111,18 +111,21 @@ type spare struct {
 
 // Stats is a snapshot of counters and gauges.
 type Stats struct {
-	Records      uint64 // appended
-	RecordBytes  uint64
-	Batches      uint64 // completed writes
-	BatchBytes   uint64 // … with headers and padding
-	Appended     Pos
-	Durable      Pos
-	InFlight     int
-	BlockedCount uint64 // Appends that had to wait for a buffer
-	BlockedTime  time.Duration
-	Segments     int   // live
-	SegmentBytes int64 // all files of the log: live, ahead and spare
-	AheadBytes   int64 // room left without making a file
+	Records     uint64 // appended
+	RecordBytes uint64
+	Batches     uint64 // completed writes
+	BatchBytes  uint64 // … with headers and padding
+	Appended    Pos
+	Durable     Pos
+	InFlight    int
+	// OldestInFlight is how long the oldest write has been in flight, 0 if
+	// none is: a watchdog's measure of a disk that hangs.
+	OldestInFlight time.Duration
+	BlockedCount   uint64 // Appends that had to wait for a buffer
+	BlockedTime    time.Duration
+	Segments       int   // live
+	SegmentBytes   int64 // all files of the log: live, ahead and spare
+	AheadBytes     int64 // room left without making a file
 	// FillErr is why no segment could be made ready ahead, nil if one is. The
 	// log goes on in AheadBytes, and then fails for good.
 	FillErr error
@@ -134,7 +137,9 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Appended, s.Durable = l.appended, l.durablePos
-	s.InFlight = len(l.flying)
+	if s.InFlight = len(l.flying); s.InFlight > 0 {
+		s.OldestInFlight = time.Since(l.flying[0].started)
+	}
 	s.Segments = len(l.segs)
 	s.SegmentBytes = int64(len(l.spares)) * l.opts.SegmentBytes
 	for _, seg := range l.segs {
@@ -166,7 +171,7 @@ func (l *Log) InFlight() int {
 }
 
 // failLocked makes err the log's final error and wakes everybody. The queue is
-// closed so that a Wait that sits in it comes back.
+// closed so that a Wait that sits in it comes back; in a Manual log nobody does.
 func (l *Log) failLocked(err error) {
 	if l.err != nil {
 		return
@@ -174,7 +179,7 @@ func (l *Log) failLocked(err error) {
 	l.err = err
 	l.cond.Broadcast()
 	l.wake()
-	if l.queue != nil {
+	if l.queue != nil && !l.opts.Manual {
 		l.idle.Add(1)
 		go func() {
 			defer l.idle.Done()

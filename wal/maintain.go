@@ -78,7 +78,7 @@ func (l *Log) Maintain() error {
 		}
 	}
 	l.mu.Lock()
-	need := len(l.ahead) == 0 && l.err == nil && !l.closedLocked()
+	need := l.aheadDueLocked() && l.err == nil && !l.closedLocked()
 	if l.fillErr != nil && !l.starved && len(l.spares) == 0 && time.Since(l.fillTried) < fillRetry {
 		need = false
 	}
@@ -87,6 +87,20 @@ func (l *Log) Maintain() error {
 		return nil
 	}
 	return l.prepare()
+}
+
+// aheadShare is the share of a segment after which the next one is made ready:
+// an idle log needs none, and a busy one takes longer for the rest than the
+// filling takes.
+const aheadShare = 8
+
+// aheadDueLocked reports that a segment should be made ready.
+func (l *Log) aheadDueLocked() bool {
+	if len(l.ahead) > 0 {
+		return false
+	}
+	cur := l.segs[len(l.segs)-1]
+	return l.starved || cur.off >= cur.sizeBytes/aheadShare
 }
 
 // closedLocked reports that no segment will be needed any more.

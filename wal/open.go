@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cespare/xxhash/v2"
+
 	"quire/disk"
 )
 
@@ -110,18 +112,30 @@ func (r *reader) harden() error {
 	return nil
 }
 
+// rewrite reads the batch the way recovery did, since that is what was checked,
+// and not from the device, which may not have it.
 func (r *reader) rewrite(p place) error {
-	buf := disk.AlignedBuf(int(p.size))
-	defer disk.FreeBuf(buf)
-	f, err := r.fsys.Open(p.seg.name, disk.Direct)
+	in, err := r.fsys.Open(p.seg.name, disk.ReadOnly)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, err := f.ReadAt(buf, p.off); err != nil {
+	defer in.Close()
+	buf := disk.AlignedBuf(int(p.size))
+	defer disk.FreeBuf(buf)
+	if _, err := in.ReadAt(buf, p.off); err != nil {
 		return err
 	}
-	return f.WriteAt(buf, p.off)
+	h, _ := decodeBatchHeader(buf)
+	if h.hash != p.hash || h.size() != p.size || xxhash.Sum64(buf[8:headerBytes+int(h.payload)]) != p.hash {
+		return &CorruptError{File: p.seg.name, Off: p.off, What: "batch hash", Want: p.hash, Got: h.hash,
+			Reason: "the disk gave other bytes when it was read again"}
+	}
+	out, err := r.fsys.Open(p.seg.name, disk.Direct)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return out.WriteAt(buf, p.off)
 }
 
 // tidy removes files that were not finished, and finds the spares.
@@ -168,8 +182,13 @@ func (l *Log) openFiles() error {
 	return err
 }
 
+// firstBytes bounds the size of segment 1: a new log should be ready at once, and
+// filling takes time.
+const firstBytes = 8 << 20
+
 // makeFirst makes segment 1 of a new log.
 func (l *Log) makeFirst() error {
+	size := min(l.opts.SegmentBytes, max(firstBytes, int64(l.opts.MaxBatchBytes)+blockBytes))
 	l.logID = l.opts.LogID
 	for l.logID == 0 {
 		var b [8]byte
@@ -183,8 +202,9 @@ func (l *Log) makeFirst() error {
 	if n := len(l.spares); n > 0 {
 		name = l.spares[n-1].name
 		l.spares = l.spares[:n-1]
+		size = l.opts.SegmentBytes
 	} else {
-		f, err := fillTmp(l.dev, name, l.opts.SegmentBytes)
+		f, err := fillTmp(l.dev, name, size)
 		if err == nil {
 			err = finishSpare(l.dev, f, name)
 		}
@@ -192,7 +212,7 @@ func (l *Log) makeFirst() error {
 			return err
 		}
 	}
-	seg, err := makeSegment(l.dev, name, segmentHeader{version: formatVersion, number: 1, logID: l.logID, sizeBytes: l.opts.SegmentBytes})
+	seg, err := makeSegment(l.dev, name, segmentHeader{version: formatVersion, number: 1, logID: l.logID, sizeBytes: size})
 	if err != nil {
 		return err
 	}

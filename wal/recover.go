@@ -83,6 +83,7 @@ type place struct {
 	seg       *segment
 	off, size int64
 	seq       Seq
+	hash      uint64
 }
 
 type mismatch struct {
@@ -344,7 +345,7 @@ func (r *reader) accept(seg *segment, off int64, h *batchHeader, payload []byte)
 	for len(r.unsure) > 0 && r.unsure[0].seq <= c.durable {
 		r.unsure = r.unsure[1:]
 	}
-	r.unsure = append(r.unsure, place{seg, off, h.size(), h.seq})
+	r.unsure = append(r.unsure, place{seg, off, h.size(), h.seq, h.hash})
 	if r.visit.batch != nil {
 		r.visit.batch(seg, off, h)
 	}

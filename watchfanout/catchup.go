@@ -207,6 +207,7 @@ func (h *Hub) step(s *Stream, w *worker) (more bool) {
 		if want.from < compact {
 			return h.expire(s, co, compact)
 		}
+		want.compact = compact
 		var err error
 		if ch, err = h.chunk(want, rev, w); err != nil {
 			return h.failed(s, co, want.from, err)
@@ -292,6 +293,7 @@ func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool)
 	reached := max(c.floor, c.cohort.pos)
 	dead, alive := c.members[:0:0], c.members[:0:0]
 	done := 0 // of those that go on being expanded
+	lowest := int64(math.MaxInt64)
 	for i, m := range c.members {
 		if ctl, condemned := verdict(&m, reached); condemned {
 			answers, dead = append(answers, ctl), append(dead, m)
@@ -299,10 +301,11 @@ func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool)
 				done++
 			}
 		} else {
-			alive = append(alive, m)
+			alive, lowest = append(alive, m), min(lowest, max(reached, m.floor))
 		}
 	}
 	if len(dead) == 0 {
+		c.floor = max(c.floor, lowest) // the watchers that needed less have left
 		return answers, spared
 	}
 	h := s.hub
@@ -319,10 +322,9 @@ func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(alive) > 0 {
-		o := &cursor{stream: s, group: c.group, variant: c.variant, state: stateCatchup, floor: math.MaxInt64}
+		o := &cursor{stream: s, group: c.group, variant: c.variant, state: stateCatchup, floor: lowest}
 		for _, m := range alive {
 			s.addMember(o, m)
-			o.floor = min(o.floor, m.floor)
 		}
 		o.n = int32(len(alive))
 		c.n -= o.n
@@ -403,7 +405,9 @@ func (h *Hub) distribute(s *Stream, co *cohort, ch *chunk, w *worker) (wake bool
 	}
 	s.q.mu.Unlock()
 	clear(w.items)
-	w.items = w.items[:0]
+	if w.items = w.items[:0]; cap(w.items) > keepChunkEvents {
+		w.items = nil
+	}
 	return wake
 }
 

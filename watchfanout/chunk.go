@@ -9,6 +9,7 @@ import (
 // chunkWant is the history a cohort needs next, and in which forms.
 type chunkWant struct {
 	from        int64
+	compact     int64 // compact revision when it was asked for
 	plain, full bool
 }
 
@@ -81,6 +82,14 @@ func (h *Hub) chunk(want chunkWant, rev int64, w *worker) (*chunk, error) {
 	}
 	if next <= want.from {
 		return nil, fmt.Errorf("watchfanout: history gave nothing for revision %d of %d", want.from, rev)
+	}
+	// As in etcd the previous value is looked for one revision back, and so is
+	// absent from events at the compact revision, whether or not it still exists.
+	for i := range evs {
+		if evs[i].Main > want.compact {
+			break
+		}
+		evs[i].Prev = nil
 	}
 	read := evs[:sort.Search(len(evs), func(i int) bool { return evs[i].Main > rev })]
 	ch := encodeChunk(read, want, w)

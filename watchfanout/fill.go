@@ -102,9 +102,6 @@ func (s *Stream) Fill(dst []byte, maxBytes int, frame FrameFunc) (out []byte, mo
 		return dst, false
 	}
 	s.filled = s.hub.epoch.Load()
-	s.q.mu.Lock()
-	s.q.starved = false
-	s.q.mu.Unlock()
 	more, lagging := f.run()
 	lagging = lagging || len(s.cohorts) > 0
 	s.mu.Unlock()

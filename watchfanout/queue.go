@@ -95,8 +95,9 @@ func (q *queue) pushControl(c control) (wake bool) {
 }
 
 // pop takes the oldest item, and its control if it stands for one. An empty
-// queue is armed. The lock is held.
+// queue is armed. The client reads, so it is no longer starved. The lock is held.
 func (q *queue) pop(ctl *control) (it item, ok bool) {
+	q.starved = false
 	if q.head == len(q.items) {
 		q.armed = true
 		if cap(q.items) > keepQueueItems {

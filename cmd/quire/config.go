@@ -52,6 +52,7 @@ type Config struct {
 	WarnUnary           time.Duration
 	DefragThresholdMB   uint
 	UnsafeNoFsync       bool
+	PageCacheBytes      int64 // quire's own: clean pages kept in memory
 
 	// Monitoring
 	Metrics     string

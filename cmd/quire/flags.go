@@ -49,6 +49,7 @@ func newFlagSet(cfg *Config) *flagSet {
 	f.group("Profiling and monitoring", f.addMonitoring)
 	f.group("Logging", f.addLogging)
 	f.group("Unsafe", f.addUnsafe)
+	f.group("Beyond etcd", f.addOwn)
 	for _, name := range []string{
 		"cluster-active-size", "cluster-remove-delay", "cluster-sync-interval", "config", "force",
 		"max-result-buffer", "max-retry-attempts", "peer-heartbeat-interval", "peer-election-timeout",
@@ -202,6 +203,11 @@ func (f *flagSet) addLogging() {
 	f.BoolVar(&c.LogRotation, "enable-log-rotation", false, "rotate the one file among the log outputs")
 	f.StringVar(&c.LogRotateJSON, "log-rotation-config-json", defaultRotation, "when to rotate, as JSON")
 	f.DurationVar(&c.WarnUnary, "warning-unary-request-duration", 300*time.Millisecond, "time of a request after which a warning is logged")
+}
+
+// addOwn adds what etcd does not have.
+func (f *flagSet) addOwn() {
+	f.Int64Var(&f.cfg.PageCacheBytes, "page-cache-bytes", 32<<20, "pages of the store kept in memory, in bytes (at least 1 MiB)")
 }
 
 func (f *flagSet) addUnsafe() {

@@ -14,6 +14,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine"
+	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
 	"quire/wal"
@@ -40,9 +41,11 @@ type member struct {
 	node   atomic.Pointer[raft.Node]
 	rpc    *rpc.Server
 	watch  *walMetrics
+	timing *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
-	fatal  chan error          // the first error that ends the process
+	counts counts
+	fatal  chan error // the first error that ends the process
 }
 
 // Where the parts of a data directory lie.
@@ -64,9 +67,6 @@ func (c *Config) logPath() string {
 // yet.
 func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
 	m = &member{cfg: c, log: log, fatal: make(chan error, 1)}
-	if m.id, m.cid, err = c.identity(); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
 			m.close(context.Background())
@@ -80,6 +80,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		m.dirs = append(m.dirs, dir)
 	}
 	if m.watch, err = newWALMetrics(reg); err != nil {
+		return m, err
+	}
+	if m.timing, err = newStoreMetrics(reg); err != nil {
 		return m, err
 	}
 	if err := m.openEngine(); err != nil {
@@ -102,25 +105,50 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 	return m, err
 }
 
-func (m *member) openEngine() error {
-	members, err := m.cfg.bootMembers()
-	if err != nil {
+// openEngine opens the store with the identity that it has. A fresh one gets the
+// identity that the bootstrap flags give, and keeps it: a first checkpoint
+// records it before anything else happens, so that other flags at a later start
+// change nothing, as in etcd.
+func (m *member) openEngine() (err error) {
+	if m.engine, err = engine.Open(m.dirs[0], m.engineOptions()); err != nil {
 		return err
 	}
-	m.engine, err = engine.Open(m.dirs[0], engine.Options{
-		ClusterID: m.cid, MemberID: m.id, Members: members,
+	if m.id, m.cid = m.engine.MemberID(), m.engine.ClusterID(); m.id != 0 {
+		return nil
+	}
+	if err := m.engine.Abandon(); err != nil {
+		return err
+	}
+	m.engine = nil
+	opts := m.engineOptions()
+	if m.id, m.cid, err = m.cfg.identity(); err != nil {
+		return err
+	}
+	if opts.Members, err = m.cfg.bootMembers(); err != nil {
+		return err
+	}
+	opts.MemberID, opts.ClusterID = m.id, m.cid
+	if m.engine, err = engine.Open(m.dirs[0], opts); err != nil {
+		return err
+	}
+	return m.engine.Checkpoint()
+}
+
+func (m *member) engineOptions() engine.Options {
+	return engine.Options{
 		QuotaBytes:        m.cfg.QuotaBackendBytes,
 		MinLeaseTTL:       m.cfg.minLeaseTTL(),
 		CheckpointEntries: m.cfg.SnapshotCount,
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
+		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
+		OnTimed:           m.timing.observe,
 		OnFatal:           m.die,
 		Logger:            m.log,
-	})
-	return err
+	}
 }
 
 // bootMembers is the membership that a new cluster starts with.
@@ -166,7 +194,7 @@ func (m *member) openRaft() error {
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: int(m.cfg.SnapshotCatchUp),
 		Logger:         m.log,
-	}, open, e)
+	}, open, &stateMachine{Engine: e, m: m})
 	if err != nil {
 		return err
 	}

@@ -3,13 +3,16 @@ package main
 import (
 	"fmt"
 	"io"
+
+	"quire/pagestore"
+	"quire/wal"
 )
 
 // offlineCommands are the subcommands that read a directory nobody serves.
 var offlineCommands = map[string]func(path string, w io.Writer) error{
-	"dump wal":      dumpWAL,
-	"dump pages":    dumpPages,
-	"dump manifest": dumpManifest,
+	"dump wal":      dumper(logDir, wal.Dump),
+	"dump pages":    dumper(storeDir, pagestore.DumpPages),
+	"dump manifest": dumper(storeDir, pagestore.DumpManifest),
 	"check":         checkDataDir,
 }
 

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
 	"quire/engine"
 	"quire/watchfanout"
 )
@@ -13,6 +18,14 @@ type publisher member
 func (p *publisher) Publish(events []engine.Event, rev int64) {
 	if p.hub == nil {
 		return
+	}
+	for i := range events {
+		if events[i].Delete {
+			p.counts.deletes.Add(1)
+		} else {
+			p.counts.puts.Add(1)
+			p.counts.putBytes.Add(uint64(len(events[i].KV)))
+		}
 	}
 	p.events = appendEvents(p.events[:0], events)
 	p.hub.Publish(p.events, rev)
@@ -40,4 +53,38 @@ func (h history) Events(dst []watchfanout.Event, from int64, maxBytes int, wantP
 		err = watchfanout.ErrCompacted
 	}
 	return appendEvents(dst, evs), next, err
+}
+
+// counts are what the metrics know of the applied operations.
+type counts struct {
+	puts, deletes, putBytes   atomic.Uint64
+	leaderChanges, slowApplys atomic.Uint64
+}
+
+// stateMachine is the engine as raft drives it, with a look at the clock and
+// at the leader on the way.
+type stateMachine struct {
+	*engine.Engine
+	m    *member
+	lead uint64
+}
+
+// Apply implements raft.StateMachine.
+func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interface{ Dropped(error) }) {
+	start := time.Now()
+	s.Engine.Apply(index, term, data, waiters)
+	if took := time.Since(start); took > s.m.cfg.WarnApply {
+		s.m.counts.slowApplys.Add(1)
+		s.m.log.Warn("apply request took too long", zap.Duration("took", took), zap.Duration("expected-duration", s.m.cfg.WarnApply),
+			zap.Uint64("index", index), zap.Int("bytes", len(data)))
+	}
+}
+
+// LeaderChanged implements raft.StateMachine.
+func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {
+	if lead != s.lead && lead != 0 {
+		s.m.counts.leaderChanges.Add(1)
+	}
+	s.lead = lead
+	s.Engine.LeaderChanged(lead, term, isLeader)
 }

@@ -70,7 +70,7 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 	log.Info("Running: ", zap.Strings("args", args))
 	if cfg.ConfigFile != "" {
-		log.Info("loaded server configuration, other configuration command line flags and environment variables will be ignored if provided",
+		log.Info("settings come from the configuration file alone; flags and environment are ignored",
 			zap.String("path", cfg.ConfigFile))
 	}
 	for _, w := range set.envWarnings {
@@ -83,8 +83,7 @@ func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 		log.Warn("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.")
 	}
 	if cfg.Name == defaultName {
-		log.Warn("it isn't recommended to use default name, please set a value for --name. "+
-			"Note that etcd might run into issue when multiple members have the same default name", zap.String("name", cfg.Name))
+		log.Warn("--name is not set; members of one cluster need names of their own", zap.String("name", cfg.Name))
 	}
 	if !cfg.set["data-dir"] {
 		log.Warn("'data-dir' was empty; using default", zap.String("data-dir", cfg.DataDir))
@@ -104,6 +103,7 @@ func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 // run starts the server, waits and stops it.
 func (s *server) run(signals <-chan os.Signal) (err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
+	defer tuneGC().stop()
 	if err := s.listen(); err != nil {
 		return err
 	}

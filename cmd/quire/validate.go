@@ -144,6 +144,9 @@ func (c *Config) checkUpkeep() (faults []error) {
 	if c.MaxRequestBytes == 0 || c.MaxRequestBytes > 1<<30 {
 		faults = append(faults, fmt.Errorf("--max-request-bytes %d is not between 1 and %d", c.MaxRequestBytes, 1<<30))
 	}
+	if c.PageCacheBytes < 1<<20 {
+		faults = append(faults, fmt.Errorf("--page-cache-bytes %d is below %d", c.PageCacheBytes, 1<<20))
+	}
 	if c.MaxTxnOps == 0 {
 		faults = append(faults, errors.New("--max-txn-ops must be >0"))
 	}

@@ -161,15 +161,28 @@ func TestStopIsCleanAndFast(t *testing.T) {
 	}
 }
 
-func TestReadyWithinASecond(t *testing.T) {
-	t.Parallel()
+// TestReadyNoLaterThanUpstream takes the best of some starts in turn: the machine
+// may be busy.
+func TestReadyNoLaterThanUpstream(t *testing.T) {
 	if !harness.IsQuire(t) {
-		t.Skip("upstream may wait for its election timeout")
+		t.Skip("it would compare upstream with itself")
 	}
-	start := time.Now()
-	harness.Start(t)
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("ready after %v", took)
+	best := map[string]time.Duration{}
+	for range 3 {
+		for _, binary := range []string{harness.Binary(t), harness.Upstream(t)} {
+			start := time.Now()
+			s := harness.StartConfig(t, harness.Config{Binary: binary})
+			took := time.Since(start)
+			s.Kill()
+			if b, ok := best[binary]; !ok || took < b {
+				best[binary] = took
+			}
+		}
+	}
+	ours, theirs := best[harness.Binary(t)], best[harness.Upstream(t)]
+	t.Logf("ready after %v, upstream after %v", ours, theirs)
+	if ours > 2*theirs {
+		t.Errorf("ready after %v, upstream after %v", ours, theirs)
 	}
 }
 

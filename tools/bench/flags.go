@@ -100,6 +100,7 @@ func (c *config) bind(fs *flag.FlagSet) *texts {
 	fs.StringVar(&t.workloads, "workload", "", "comma-separated `workloads`, each NAME[@CONNSxSTREAMS][:option=value…]; default: put,range,list, or with -versus a set that covers every kind")
 	fs.StringVar(&t.endpoints, "endpoints", "127.0.0.1:2379", "comma-separated `addresses` of the server under load")
 	fs.BoolVar(&c.client.AllowRemote, "allow-remote", false, "permit endpoints that are not on the loopback")
+	fs.BoolVar(&c.client.Light, "light", false, "use a client that needs a fraction of grpc-go's processor time")
 	fs.StringVar(&c.client.CAFile, "cacert", "", "`file` with the CA of the server; switches TLS on")
 	fs.StringVar(&c.client.CertFile, "cert", "", "`file` with the client's certificate")
 	fs.StringVar(&c.client.KeyFile, "cert-key", "", "`file` with the client's key")

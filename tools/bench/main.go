@@ -88,6 +88,7 @@ func single(ctx context.Context, cfg config, show *progress.Reporter) error {
 func compare(ctx context.Context, cfg config, show *progress.Reporter) error {
 	opts := cfg.sides
 	opts.Specs, opts.WarmUp, opts.Window, opts.MaxOps = cfg.specs, cfg.warmUp, cfg.window, cfg.ops
+	opts.Light = cfg.client.Light
 	opts.Settle = versus.DefaultSettle
 	opts.ClientCPUs = cfg.clientCPUs
 	opts.Command = cfg.command

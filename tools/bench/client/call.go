@@ -10,7 +10,7 @@ import (
 )
 
 // Call sends one encoded request and has reply read the answer.
-func Call(ctx context.Context, cc *grpc.ClientConn, method string, body []byte, reply Reply) error {
+func Call(ctx context.Context, cc Conn, method string, body []byte, reply Reply) error {
 	return cc.Invoke(ctx, method, &request{body: body}, reply)
 }
 
@@ -20,7 +20,7 @@ type WatchStream struct {
 }
 
 // OpenWatch starts a Watch call; it ends with ctx.
-func OpenWatch(ctx context.Context, cc *grpc.ClientConn) (*WatchStream, error) {
+func OpenWatch(ctx context.Context, cc Conn) (*WatchStream, error) {
 	s, err := cc.NewStream(ctx, &etcdserverpb.Watch_ServiceDesc.Streams[0], etcdserverpb.Watch_Watch_FullMethodName)
 	if err != nil {
 		return nil, fmt.Errorf("opening a watch stream: %w", err)

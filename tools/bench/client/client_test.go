@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// encode is upstream's own encoding, which the scanners have to read.
-func encode(t *testing.T, m proto.Message) []byte {
+// wire is upstream's own encoding, which the scanners have to read.
+func wire(t *testing.T, m proto.Message) []byte {
 	t.Helper()
 	body, err := proto.Marshal(m)
 	if err != nil {
@@ -29,21 +29,21 @@ var (
 
 func TestScanners(t *testing.T) {
 	var put PutReply
-	if err := put.Decode(encode(t, &pb.PutResponse{Header: header, PrevKv: kvs[0]})); err != nil || put.Revision != 1234567 {
+	if err := put.Decode(wire(t, &pb.PutResponse{Header: header, PrevKv: kvs[0]})); err != nil || put.Revision != 1234567 {
 		t.Errorf("put: %+v, %v", put, err)
 	}
 	ranged := &pb.RangeResponse{Header: header, Kvs: kvs, More: true, Count: 40}
 	var rng RangeReply
-	if err := rng.Decode(encode(t, ranged)); err != nil || rng != (RangeReply{Revision: 1234567, Kvs: 2, Mod: 9, More: true, Count: 40}) {
+	if err := rng.Decode(wire(t, ranged)); err != nil || rng != (RangeReply{Revision: 1234567, Kvs: 2, Mod: 9, More: true, Count: 40}) {
 		t.Errorf("range: %+v, %v", rng, err)
 	}
 	var txn TxnReply
 	lost := &pb.TxnResponse{Header: header, Responses: []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponseRange{ResponseRange: ranged}}}}
-	if err := txn.Decode(encode(t, lost)); err != nil || txn != (TxnReply{Revision: 1234567, Mod: 9}) {
+	if err := txn.Decode(wire(t, lost)); err != nil || txn != (TxnReply{Revision: 1234567, Mod: 9}) {
 		t.Errorf("lost txn: %+v, %v", txn, err)
 	}
 	won := &pb.TxnResponse{Header: header, Succeeded: true, Responses: []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}}}}
-	if err := txn.Decode(encode(t, won)); err != nil || txn != (TxnReply{Revision: 1234567, Succeeded: true}) {
+	if err := txn.Decode(wire(t, won)); err != nil || txn != (TxnReply{Revision: 1234567, Succeeded: true}) {
 		t.Errorf("won txn: %+v, %v", txn, err)
 	}
 }
@@ -51,7 +51,7 @@ func TestScanners(t *testing.T) {
 func TestWatchScanner(t *testing.T) {
 	var values []string
 	w := WatchReply{OnEvent: func(v []byte) { values = append(values, string(v)) }}
-	body := encode(t, &pb.WatchResponse{Header: header, WatchId: 6, Events: []*mvccpb.Event{
+	body := wire(t, &pb.WatchResponse{Header: header, WatchId: 6, Events: []*mvccpb.Event{
 		{Kv: kvs[0], PrevKv: kvs[1]}, {Type: mvccpb.Event_DELETE, Kv: kvs[1]},
 	}})
 	if err := w.Decode(body); err != nil {
@@ -60,7 +60,7 @@ func TestWatchScanner(t *testing.T) {
 	if w.Revision != 1234567 || w.WatchID != 6 || w.Events != 2 || len(values) != 2 || values[0] != "first" || values[1] != "" {
 		t.Errorf("%+v with values %q", w, values)
 	}
-	body = encode(t, &pb.WatchResponse{WatchId: 6, Canceled: true, CompactRevision: 8, CancelReason: "gone"})
+	body = wire(t, &pb.WatchResponse{WatchId: 6, Canceled: true, CompactRevision: 8, CancelReason: "gone"})
 	if err := w.Decode(body); err != nil || !w.Canceled || w.Events != 0 || w.CompactRevision != 8 || w.Reason != "gone" || w.OnEvent == nil {
 		t.Errorf("%+v, %v", w, err)
 	}

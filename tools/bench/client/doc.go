@@ -8,6 +8,9 @@
 // else (status, lease calls, compaction) uses etcd's generated messages through
 // the same connections. On the wire both are what any grpc-go client sends.
 //
+// A connection is grpc-go's, which sends what real clients send, or that of
+// package light, which costs a fraction.
+//
 // Terms: a Pool is the set of connections of one trial; connection i goes to
 // endpoint i modulo the number of endpoints. A Reply reads one message.
 //

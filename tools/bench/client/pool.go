@@ -33,6 +33,8 @@ type Options struct {
 	// AllowRemote permits endpoints that are not on the loopback. Without it
 	// a typing error cannot put load on somebody's cluster.
 	AllowRemote bool
+	// Light uses the light client in place of grpc-go's.
+	Light bool
 	// CAFile, CertFile and KeyFile are PEM files; CAFile switches TLS on,
 	// CertFile and KeyFile add a client certificate.
 	CAFile, CertFile, KeyFile string
@@ -40,31 +42,32 @@ type Options struct {
 
 // Pool is a fixed set of connections.
 type Pool struct {
-	conns []*grpc.ClientConn
+	conns []Conn
+}
+
+// Conn is one connection; generated stubs take it.
+type Conn interface {
+	grpc.ClientConnInterface
+	Close() error
 }
 
 // Open connects and returns when every connection is ready or ctx is over.
 func Open(ctx context.Context, opts Options) (*Pool, error) {
-	creds, err := opts.credentials()
-	if err != nil {
-		return nil, err
-	}
 	addrs, err := opts.addresses()
 	if err != nil {
 		return nil, err
 	}
+	connect := dial
+	if opts.Light {
+		connect = func(ctx context.Context, addr string, o Options) (Conn, error) { return dialLight(ctx, addr, o) }
+	}
 	p := &Pool{}
 	for i := range max(opts.Conns, 1) {
-		cc, err := dial(addrs[i%len(addrs)], creds)
+		cc, err := connect(ctx, addrs[i%len(addrs)], opts)
 		if err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
 		p.conns = append(p.conns, cc)
-	}
-	for _, cc := range p.conns {
-		if err := waitReady(ctx, cc); err != nil {
-			return nil, errors.Join(err, p.Close())
-		}
 	}
 	return p, nil
 }
@@ -73,7 +76,7 @@ func Open(ctx context.Context, opts Options) (*Pool, error) {
 func (p *Pool) Len() int { return len(p.conns) }
 
 // Conn is connection i modulo the number of connections.
-func (p *Pool) Conn(i int) *grpc.ClientConn { return p.conns[i%len(p.conns)] }
+func (p *Pool) Conn(i int) Conn { return p.conns[i%len(p.conns)] }
 
 // Close closes every connection; calls under way fail.
 func (p *Pool) Close() error {
@@ -84,13 +87,24 @@ func (p *Pool) Close() error {
 	return errors.Join(errs...)
 }
 
-// dial makes a connection that retries quickly: the restart measurement needs
-// the first moment at which a server answers.
-func dial(addr string, creds credentials.TransportCredentials) (*grpc.ClientConn, error) {
+// redialPause is short: the restart measurement needs the first moment at which
+// a server answers.
+const redialPause = 2 * time.Millisecond
+
+// dial connects with grpc-go.
+func dial(ctx context.Context, addr string, o Options) (Conn, error) {
+	cfg, err := o.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	creds := insecure.NewCredentials()
+	if cfg != nil {
+		creds = credentials.NewTLS(cfg)
+	}
 	cc, err := grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 2 * time.Millisecond, Multiplier: 1, MaxDelay: 2 * time.Millisecond},
+			Backoff:           backoff.Config{BaseDelay: redialPause, Multiplier: 1, MaxDelay: redialPause},
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithDefaultCallOptions(
@@ -103,6 +117,9 @@ func dial(addr string, creds credentials.TransportCredentials) (*grpc.ClientConn
 		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	cc.Connect()
+	if err := waitReady(ctx, cc); err != nil {
+		return nil, errors.Join(err, cc.Close())
+	}
 	return cc, nil
 }
 
@@ -149,10 +166,10 @@ func isLoopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// credentials is plain text unless a CA is given.
-func (o Options) credentials() (credentials.TransportCredentials, error) {
+// tlsConfig is nil, which means plain text, unless a CA is given.
+func (o Options) tlsConfig() (*tls.Config, error) {
 	if o.CAFile == "" {
-		return insecure.NewCredentials(), nil
+		return nil, nil
 	}
 	pem, err := os.ReadFile(o.CAFile)
 	if err != nil {
@@ -169,5 +186,5 @@ func (o Options) credentials() (credentials.TransportCredentials, error) {
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
-	return credentials.NewTLS(cfg), nil
+	return cfg, nil
 }

@@ -23,7 +23,7 @@ type row struct {
 }
 
 // wideWidth in points is about the width of the page.
-const wideWidth vg.Length = 760
+const wideWidth vg.Length = 930
 
 // dumbbell compares both sides on one logarithmic axis, one line per row: a
 // large dot for each side's median, joined, and a small one for each round.

@@ -20,7 +20,7 @@ func sections(c *versus.Comparison) ([]section, error) {
 		{section{Title: "CPU per operation", Text: "User and system time of the server process, divided by operations; less is better."}, "µs of CPU", versus.CPU, true},
 		{section{Title: "Median latency"}, "µs", versus.P50, false},
 		{section{Title: "99th percentile of latency"}, "µs", versus.P99, false},
-		{section{Title: "Memory under load", Text: "Highest resident memory of the server process while the workload ran."}, "MiB", versus.Peak, false},
+		{section{Title: "Memory under load", Text: "Highest resident memory of the server process while the workload ran. In a closed loop a faster server has stored more by then."}, "MiB", versus.Peak, false},
 		{section{Title: "Disk traffic", Text: "Bytes that the server process had written to the disk, per operation. What the kernel writes later on its own is charged to the process when it dirties the page."}, "bytes per operation", versus.Written, false},
 	} {
 		rows := pairRows(c.Pairs, w.metric)

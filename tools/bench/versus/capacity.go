@@ -128,7 +128,7 @@ func (r *runner) capacityOf(ctx context.Context, side int, spec workload.Spec, t
 		return c, err
 	}
 	loaded, err := trial.Run(ctx, trial.Config{
-		Client: client.Options{Endpoints: []string{s.Addr()}}, PIDs: []int{s.PID()}, Spec: spec,
+		Client: client.Options{Endpoints: []string{s.Addr()}, Light: r.opts.Light}, PIDs: []int{s.PID()}, Spec: spec,
 		Window: loadLimit, MaxOps: int64(spec.Keys),
 		Progress: func(ops int64, done float64) { r.show.Update(done, fmt.Sprintf("%d keys", ops)) },
 	})

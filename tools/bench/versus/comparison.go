@@ -29,6 +29,7 @@ type Comparison struct {
 	Host     host.Facts      `json:"host"`
 	Servers  string          `json:"server_processors"` // empty: not pinned
 	Client   string          `json:"client_processors"`
+	Light    bool            `json:"light_client"`
 	Rounds   int             `json:"rounds"`
 	WarmUp   float64         `json:"warm_up_seconds"`
 	Window   float64         `json:"window_seconds"`

@@ -20,6 +20,7 @@ type Options struct {
 	MaxOps         int64
 	Rounds         int
 
+	Light      bool   // client
 	Dir        string // empty: the temporary directory
 	QuotaBytes int64
 	ServerCPUs cpuset.Set

@@ -57,6 +57,7 @@ func (r *runner) prepare(ctx context.Context) error {
 	r.out = &Comparison{
 		Command: r.opts.Command, Rounds: r.opts.Rounds, Quota: r.opts.QuotaBytes,
 		Servers: r.opts.ServerCPUs.String(), Client: r.opts.ClientCPUs.String(),
+		Light:  r.opts.Light,
 		WarmUp: r.opts.WarmUp.Seconds(), Window: r.opts.Window.Seconds(),
 		Flags: [sides][]string{r.opts.QuireFlags, r.opts.UpstreamFlags},
 	}
@@ -130,7 +131,7 @@ func (r *runner) trial(ctx context.Context, side int, spec workload.Spec, task s
 		return res, err
 	}
 	res, err = trial.Run(ctx, trial.Config{
-		Client: client.Options{Endpoints: []string{s.Addr()}}, PIDs: []int{s.PID()}, Spec: spec,
+		Client: client.Options{Endpoints: []string{s.Addr()}, Light: r.opts.Light}, PIDs: []int{s.PID()}, Spec: spec,
 		WarmUp: r.opts.WarmUp, Window: r.opts.Window, MaxOps: r.opts.MaxOps,
 		Progress: func(ops int64, done float64) { r.show.Update(done, fmt.Sprintf("%d ops", ops)) },
 	})

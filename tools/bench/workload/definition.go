@@ -7,7 +7,6 @@ import (
 	"sort"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"quire/tools/bench/client"
@@ -128,7 +127,7 @@ func (l *Load) Close() error {
 type worker struct {
 	*target
 	index  int
-	conn   *grpc.ClientConn
+	conn   client.Conn
 	rng    *rand.Rand
 	values *values
 	key    []byte

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 )
 
 // start serves a fake and connects to it.
-func start(t *testing.T, conns int) (*fakeetcd.Server, *client.Pool) {
+func start(t *testing.T, opts client.Options) (*fakeetcd.Server, *client.Pool) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -25,7 +26,8 @@ func start(t *testing.T, conns int) (*fakeetcd.Server, *client.Pool) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- fake.Serve(ctx, l) }()
-	pool, err := client.Open(t.Context(), client.Options{Endpoints: []string{l.Addr().String()}, Conns: conns})
+	opts.Endpoints = []string{l.Addr().String()}
+	pool, err := client.Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,35 +43,39 @@ func start(t *testing.T, conns int) (*fakeetcd.Server, *client.Pool) {
 var small = Spec{Conns: 2, Streams: 3, Keys: 120, Page: 50, Watchers: 11, WatchStreams: 3, LoadBatch: 7}
 
 func TestEveryWorkload(t *testing.T) {
-	for _, name := range Names() {
-		t.Run(name, func(t *testing.T) {
-			spec, err := Parse(name, small)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, pool := start(t, spec.Conns)
-			load, err := Open(t.Context(), spec, pool)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer load.Close()
-			run, err := loop.New(loop.Plan{Steps: load.Steps, Window: 20 * time.Second, MaxOps: 300, MaxErrors: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := run.Do(t.Context())
-			if err != nil || out.Errors > 0 || out.Ops != 300 {
-				t.Fatalf("%d operations, %d errors (%s), %v", out.Ops, out.Errors, out.Sample, err)
-			}
-			switch unit := load.Unit; {
-			case unit == "event" && out.Units != 300*11:
-				t.Errorf("%d events of 300 puts to 11 watchers", out.Units)
-			case unit == "key" && (out.Units < 300*20 || out.Units > 300*50):
-				t.Errorf("%d keys on 300 pages of 50, 50 and 20", out.Units)
-			case unit == "op" && out.Units != 300:
-				t.Errorf("%d units of 300 operations", out.Units)
-			}
-		})
+	for _, light := range []bool{false, true} {
+		for _, name := range Names() {
+			t.Run(fmt.Sprintf("%s/light=%t", name, light), func(t *testing.T) { runWorkload(t, name, light) })
+		}
+	}
+}
+
+func runWorkload(t *testing.T, name string, light bool) {
+	spec, err := Parse(name, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, pool := start(t, client.Options{Conns: spec.Conns, Light: light})
+	load, err := Open(t.Context(), spec, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer load.Close()
+	run, err := loop.New(loop.Plan{Steps: load.Steps, Window: 20 * time.Second, MaxOps: 300, MaxErrors: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := run.Do(t.Context())
+	if err != nil || out.Errors > 0 || out.Ops != 300 {
+		t.Fatalf("%d operations, %d errors (%s), %v", out.Ops, out.Errors, out.Sample, err)
+	}
+	switch unit := load.Unit; {
+	case unit == "event" && out.Units != 300*11:
+		t.Errorf("%d events of 300 puts to 11 watchers", out.Units)
+	case unit == "key" && (out.Units < 300*20 || out.Units > 300*50):
+		t.Errorf("%d keys on 300 pages of 50, 50 and 20", out.Units)
+	case unit == "op" && out.Units != 300:
+		t.Errorf("%d units of 300 operations", out.Units)
 	}
 }
 
@@ -79,7 +85,7 @@ func TestUpdateNoticesAStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fake, pool := start(t, 1)
+	fake, pool := start(t, client.Options{Conns: 1})
 	load, err := Open(t.Context(), spec, pool)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +107,7 @@ func TestListNoticesAMissingKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fake, pool := start(t, 1)
+	fake, pool := start(t, client.Options{Conns: 1})
 	load, err := Open(t.Context(), spec, pool)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// loadFor loads and validates as main does.
+func loadFor(t *testing.T, args, environ []string) (*Config, *flagSet, []string) {
+	t.Helper()
+	cfg := newConfig()
+	set, faults := load(cfg, args, environ)
+	if len(faults) == 0 {
+		var refusals []error
+		set.ignored, refusals = set.withoutEffect()
+		faults = append(refusals, cfg.Validate()...)
+	}
+	var texts []string
+	for _, f := range faults {
+		texts = append(texts, f.Error())
+	}
+	return cfg, set, texts
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "etcd.yml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestDefaults(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c, _, faults := loadFor(t, nil, nil)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if c.DataDir != "default.etcd" || c.ListenClientURLs.String() != "http://localhost:2379" ||
+		c.InitialCluster != "default=http://localhost:2380" || c.MaxRequestBytes != 1572864 || c.QuotaBackendBytes != 2<<30 {
+		t.Errorf("%+v", c)
+	}
+	if _, err := os.Stat("default.etcd"); err == nil {
+		t.Error("loading the configuration made the data directory")
+	}
+}
+
+func TestFlagForms(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c, set, faults := loadFor(t, []string{
+		"--name=a", "-name", "b", "--enable-pprof", "--pre-vote=false", "--snapshot-count", "7",
+		"--listen-client-urls", "http://127.0.0.1:2,http://127.0.0.1:1,http://127.0.0.1:2", "--advertise-client-urls=http://h:1",
+		"--max-concurrent-streams", "5", "--backend-batch-limit=3", "--v", "--grpc-keepalive-interval=1m",
+	}, nil)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if c.Name != "b" || !c.EnablePprof || c.PreVote || c.SnapshotCount != 7 || c.MaxStreams != 5 || c.KeepAliveInterval != time.Minute {
+		t.Errorf("%+v", c)
+	}
+	if got := c.ListenClientURLs.String(); got != "http://127.0.0.1:1,http://127.0.0.1:2" {
+		t.Errorf("URLs %s", got)
+	}
+	if c.InitialCluster != "b=http://localhost:2380" || c.DataDir != "b.etcd" {
+		t.Errorf("derived from the name: %s, %s", c.InitialCluster, c.DataDir)
+	}
+	if !slices.Equal(set.ignored, []string{"backend-batch-limit"}) {
+		t.Errorf("without effect: %v", set.ignored)
+	}
+}
+
+func TestFaultsAreReportedTogether(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, tc := range []struct {
+		name string
+		args []string
+		env  []string
+		want []string
+	}{
+		{"in the words of package flag", []string{
+			"--heartbeat-interval", "x", "--bogus", "y", "--enable-pprof=maybe", "--listen-client-urls=ftp://a:1",
+			"--initial-cluster-state", "neu", "--max-concurrent-streams=-1", "--feature-gates=Nope=true", "--name", "n", "word",
+		}, nil, []string{
+			`invalid value "x" for flag -heartbeat-interval: parse error`,
+			`flag provided but not defined: -bogus`,
+			`invalid boolean value "maybe" for -enable-pprof: parse error`,
+			`invalid value "ftp://a:1" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: ftp://a:1`,
+			`invalid value "neu" for flag -initial-cluster-state: invalid value`,
+			`invalid value "-1" for flag -max-concurrent-streams: strconv.ParseUint: parsing "-1": invalid syntax`,
+			`invalid value "Nope=true" for flag -feature-gates: unrecognized feature gate: Nope`,
+			`"word" is not a valid flag`,
+		}},
+		{"values that do not go together", []string{
+			"--election-timeout", "100", "--listen-client-urls=http://example.com:1", "--auto-compaction-mode=sometimes",
+			"--log-level=loud", "--cert-file=x.pem", "--initial-cluster=other=http://localhost:2380",
+		}, nil, []string{
+			"--cert-file is not supported by this version",
+			`--log-level: unknown level "loud"`,
+			"--listen-client-urls: expected IP in URL for binding (http://example.com:1)",
+			"--advertise-client-urls is required when --listen-client-urls is set explicitly",
+			"--election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+			`--initial-cluster "other=http://localhost:2380" does not include --name "default"`,
+			`--auto-compaction-mode: unknown auto-compaction-mode "sometimes"`,
+		}},
+		{"from the environment", nil, []string{"ETCD_ELECTION_TIMEOUT=soon", "ETCD_MAX_TXN_OPS=many"}, []string{
+			`invalid value "soon" for ETCD_ELECTION_TIMEOUT: parse error`,
+			`invalid value "many" for ETCD_MAX_TXN_OPS: parse error`,
+		}},
+		{"TLS asked for by URL", []string{"--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"}, nil, []string{
+			"--listen-client-urls: https://127.0.0.1:1 asks for TLS, which is not supported by this version",
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, _, got := loadFor(t, tc.args, tc.env)
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(tc.want, "\n  "))
+			}
+		})
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	t.Chdir(t.TempDir())
+	env := []string{"ETCD_NAME=from-env", "ETCD_ELECTION_TIMEOUT=2000", "ETCD_UNKNOWN=secret", "ETCD_VERIFY=all", "PATH=/bin"}
+	c, set, faults := loadFor(t, []string{"--name", "from-flag"}, env)
+	if len(faults) > 0 || c.Name != "from-flag" || c.ElectionMillis != 2000 {
+		t.Errorf("flags go before environment: %v, %+v", faults, c)
+	}
+	want := []envWarning{
+		{"ETCD_NAME", "conflicting environment variable is shadowed by corresponding command-line flag"},
+		{"ETCD_UNKNOWN", "unrecognized environment variable"},
+	}
+	if !slices.Equal(set.envWarnings, want) {
+		t.Errorf("warnings %v, want %v", set.envWarnings, want)
+	}
+	file := writeFile(t, "name: from-file\n")
+	for _, how := range []struct{ args, env []string }{
+		{[]string{"--name", "from-flag", "--config-file", file}, env},
+		{nil, append(env, "ETCD_CONFIG_FILE="+file)},
+	} {
+		c, set, faults = loadFor(t, how.args, how.env)
+		if len(faults) > 0 || c.Name != "from-file" || c.ElectionMillis != 1000 || len(set.envWarnings) > 0 {
+			t.Errorf("a file stands alone: %v, %+v", faults, c)
+		}
+	}
+}
+
+// The shape of the sample file that comes with etcd: nulls, settings of the
+// past, nested sections, numbers for durations.
+const sampleFile = `# This is the configuration file for the etcd server.
+name: 'default'
+data-dir:
+wal-dir:
+snapshot-count: 5000
+heartbeat-interval: 100
+election-timeout: 1500
+quota-backend-bytes: 0
+listen-peer-urls: http://localhost:2380
+listen-client-urls: http://localhost:2379
+max-snapshots: 5
+max-wals: 5
+cors:
+initial-advertise-peer-urls: http://localhost:2380
+advertise-client-urls: http://localhost:2379
+discovery:
+discovery-fallback: 'proxy'
+discovery-proxy:
+discovery-srv:
+initial-cluster:
+initial-cluster-token: 'etcd-cluster'
+initial-cluster-state: 'new'
+strict-reconfig-check: false
+enable-pprof: true
+proxy: 'off'
+proxy-failure-wait: 5000
+client-transport-security:
+  cert-file:
+  key-file:
+  client-cert-auth: false
+  trusted-ca-file:
+  auto-tls: false
+peer-transport-security:
+  cert-file:
+  allowed-cn:
+self-signed-cert-validity: 1
+log-level: debug
+logger: zap
+log-outputs: [stderr]
+force-new-cluster: false
+auto-compaction-mode: periodic
+auto-compaction-retention: "1"
+watch-progress-notify-interval: 600000000
+cipher-suites: [
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+]
+tls-min-version: 'TLS1.2'
+tls-max-version: 'TLS1.3'
+`
+
+func TestConfigFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c, _, faults := loadFor(t, []string{"--config-file", writeFile(t, sampleFile)}, nil)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if c.SnapshotCount != 5000 || c.ElectionMillis != 1500 || c.StrictReconfigCheck || !c.EnablePprof || c.LogLevel != "debug" ||
+		c.WatchProgress != 600*time.Millisecond || c.LogOutputs.String() != "stderr" || c.DataDir != "default.etcd" {
+		t.Errorf("%+v", c)
+	}
+	for _, tc := range []struct{ file, fault string }{
+		{"client-transport-security:\n  cert-file: a.pem\n", "--cert-file is not supported by this version"},
+		{"peer-transport-security:\n  auto-tls: true\n", "--peer-auto-tls is not supported by this version"},
+		{"client-transport-security: yes\n", "--config-file: invalid client-transport-security"},
+		{"election-timeout: soon\n", "--config-file: invalid value soon for election-timeout: parse error"},
+		{"name: {a: b}\n", "--config-file: invalid value map[a:b] for name: cannot be a map[string]interface {}"},
+		{"[", "--config-file"},
+	} {
+		_, _, faults := loadFor(t, []string{"--config-file", writeFile(t, tc.file)}, nil)
+		if len(faults) != 1 || !strings.HasPrefix(faults[0], tc.fault) {
+			t.Errorf("%q: %q, want %q", tc.file, faults, tc.fault)
+		}
+	}
+}
+
+func TestBootstrapFlagsCountOnlyOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	args := []string{"--initial-cluster", "a=http://h:1,b=http://h:2", "--name", "c", "--data-dir", "d"}
+	if _, _, faults := loadFor(t, args, nil); len(faults) != 2 {
+		t.Errorf("fresh directory: %q", faults)
+	}
+	if err := os.MkdirAll("d/store", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, faults := loadFor(t, args, nil); len(faults) != 0 {
+		t.Errorf("initialised directory: %q", faults)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	for _, tc := range []struct {
+		mode, s string
+		want    retention
+		fault   bool
+	}{
+		{"periodic", "0", retention{}, false},
+		{"periodic", "2", retention{period: 2 * time.Hour}, false},
+		{"periodic", "90s", retention{period: 90 * time.Second}, false},
+		{"periodic", "soon", retention{}, true},
+		{"periodic", "-1h", retention{}, true},
+		{"revision", "1000", retention{revisions: 1000}, false},
+		{"revision", "1h", retention{}, true},
+		{"", "0", retention{}, true},
+	} {
+		got, err := parseRetention(tc.mode, tc.s)
+		if got != tc.want || (err != nil) != tc.fault {
+			t.Errorf("%s %s: %v, %v", tc.mode, tc.s, got, err)
+		}
+	}
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test binary be quire itself, so that processes can be
+// tested without a build.
+func TestMain(m *testing.M) {
+	if os.Getenv("QUIRE_TEST_PROCESS") == "1" {
+		_ = os.Unsetenv("QUIRE_TEST_PROCESS")
+		os.Exit(run(os.Args, os.Environ()))
+	}
+	os.Exit(m.Run())
+}
+
+// process is a running quire with its log.
+type process struct {
+	cmd *exec.Cmd
+	mu  sync.Mutex
+	log []string
+	end chan struct{} // closed when it has ended
+	err error
+}
+
+func quire(dir string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "QUIRE_TEST_PROCESS=1")
+	return cmd
+}
+
+func startQuire(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: quire(dir, args...), end: make(chan struct{})}
+	out, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			p.mu.Lock()
+			p.log = append(p.log, lines.Text())
+			p.mu.Unlock()
+		}
+		p.err = p.cmd.Wait()
+		close(p.end)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.end
+	})
+	return p
+}
+
+func (p *process) lines() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.log...)
+}
+
+// await waits for a log line and returns it.
+func (p *process) await(t *testing.T, part string) string {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for _, l := range p.lines() {
+			if strings.Contains(l, part) {
+				return l
+			}
+		}
+		select {
+		case <-p.end:
+			t.Fatalf("ended before it logged %q:\n%s", part, strings.Join(p.lines(), "\n"))
+		default:
+		}
+	}
+	t.Fatalf("no line with %q:\n%s", part, strings.Join(p.lines(), "\n"))
+	return ""
+}
+
+// stop sends a signal and returns the exit code and how long it took.
+func (p *process) stop(t *testing.T, sig os.Signal) (code int, took time.Duration) {
+	t.Helper()
+	start := time.Now()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.end:
+	case <-time.After(20 * time.Second):
+		t.Fatal("did not stop")
+	}
+	return p.cmd.ProcessState.ExitCode(), time.Since(start)
+}
+
+// anyPort are flags for sockets that collide with nobody.
+var anyPort = []string{"--listen-client-urls=http://127.0.0.1:0", "--advertise-client-urls=http://127.0.0.1:0", "--listen-peer-urls=http://127.0.0.1:0"}
+
+// address takes the port out of the line that scripts look at.
+func address(t *testing.T, line string) string {
+	t.Helper()
+	var l struct{ Address, Traffic, Msg, Level string }
+	if err := json.Unmarshal([]byte(line), &l); err != nil {
+		t.Fatal(err)
+	}
+	if l.Traffic != "grpc+http" || l.Msg != "serving client traffic insecurely; this is strongly discouraged!" || l.Level != "info" {
+		t.Errorf("line %s", line)
+	}
+	return l.Address
+}
+
+func TestProcessServesAndStops(t *testing.T) {
+	dir := t.TempDir()
+	p := startQuire(t, dir, append(anyPort, "--name=m1", "--enable-pprof")...)
+	p.await(t, `"msg":"ready to serve client requests"`)
+	addr := address(t, p.await(t, "serving client traffic"))
+	resp, err := http.Get("http://" + addr + "/health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if string(body) != `{"health":"true","reason":""}` {
+		t.Errorf("health %s", body)
+	}
+	info, err := os.Stat(filepath.Join(dir, "m1.etcd"))
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("data directory: %v, %v", info, err)
+	}
+	code, took := p.stop(t, syscall.SIGTERM)
+	if code != 0 || took > 1500*time.Millisecond {
+		t.Errorf("exit code %d after %v", code, took)
+	}
+	ts := regexp.MustCompile(`^\{"level":"(info|warn)","ts":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z","(logger|caller)":`)
+	for _, l := range p.lines() {
+		if !json.Valid([]byte(l)) || !ts.MatchString(l) {
+			t.Errorf("line is not etcd's form: %s", l)
+		}
+	}
+}
+
+func TestProcessRestartsWithItsIdentity(t *testing.T) {
+	dir := t.TempDir()
+	identity := regexp.MustCompile(`"local-member-id":"([0-9a-f]+)","cluster-id":"([0-9a-f]+)"`)
+	var first string
+	for i, args := range [][]string{
+		{"--initial-cluster-token=one"},
+		{"--initial-cluster-token=two", "--initial-cluster-state=existing", "--initial-cluster=other=http://h:1"},
+	} {
+		p := startQuire(t, dir, append(args, anyPort...)...)
+		p.await(t, "ready to serve client requests")
+		got := identity.FindString(strings.Join(p.lines(), "\n"))
+		if i == 0 {
+			first = got
+		}
+		if got == "" || got != first {
+			t.Errorf("start %d: %s, before %s", i, got, first)
+		}
+		sig := []os.Signal{syscall.SIGKILL, syscall.SIGINT}[i] // the flags count at the first start only
+		if _, took := p.stop(t, sig); took > 1500*time.Millisecond {
+			t.Errorf("%v took %v", sig, took)
+		}
+	}
+}
+
+func TestProcessRefusals(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	url := "http://" + taken.Addr().String()
+	for _, tc := range []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"flags", []string{"--bogus", "--election-timeout=x"},
+			[]string{"flag provided but not defined: -bogus", `invalid value "x" for flag -election-timeout`}},
+		{"port in use", []string{"--listen-client-urls=" + url, "--advertise-client-urls=" + url, "--listen-peer-urls=http://127.0.0.1:0"},
+			[]string{"--listen-client-urls: listen tcp", "address already in use"}},
+		{"upstream's proxies", []string{"grpc-proxy", "start"}, []string{`no "grpc-proxy" subcommand`}},
+		{"dump without a path", []string{"dump", "wal"}, []string{"usage: quire dump"}},
+		{"check of nothing", []string{"check", "nowhere"}, []string{"no such file or directory"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			cmd := quire(dir, tc.args...)
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState.ExitCode() != 1 {
+				t.Errorf("%v", err)
+			}
+			for _, w := range tc.want {
+				if !strings.Contains(string(out), w) {
+					t.Errorf("output has no %q:\n%s", w, out)
+				}
+			}
+			if left, _ := os.ReadDir(dir); len(left) > 0 {
+				t.Errorf("%v was left behind", left[0])
+			}
+		})
+	}
+}
+
+func TestProcessLocksItsDirectory(t *testing.T) {
+	dir := t.TempDir()
+	args := append([]string{"--data-dir=d"}, anyPort...)
+	p := startQuire(t, dir, args...)
+	p.await(t, "ready to serve client requests")
+	out, _ := quire(dir, args...).CombinedOutput()
+	if !strings.Contains(string(out), fmt.Sprint(p.cmd.Process.Pid)) {
+		t.Errorf("the second process does not name the first, %d:\n%s", p.cmd.Process.Pid, out)
+	}
+	out, _ = quire(dir, "check", "d").CombinedOutput()
+	if !strings.Contains(string(out), "lock") {
+		t.Errorf("check beside a server:\n%s", out)
+	}
+	p.stop(t, syscall.SIGTERM)
+	cmd := quire(dir, "check", "d")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("check of a clean directory: %v\n%s", err, out)
+	}
+}
+
+func TestProcessVersionAndHelp(t *testing.T) {
+	out, err := quire(t.TempDir(), "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`^etcd Version: 3\.7\.\d+\nGit SHA: \S+\nGo Version: go\S+\nGo OS/Arch: \w+/\w+\nquire Version: \S+\nquire Disk: (io_uring|pwrite) \(.+\)\n$`)
+	if !want.Match(out) {
+		t.Errorf("%s", out)
+	}
+	for _, arg := range []string{"help", "-h", "--help"} {
+		out, err := quire(t.TempDir(), arg).Output()
+		if err != nil || !bytes.Contains(out, []byte("--listen-client-urls 'http://localhost:2379'")) {
+			t.Errorf("%s: %v\n%s", arg, err, out)
+		}
+	}
+}
+
+func TestProcessOnSockets(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"--listen-client-urls=unix://c.sock,http://127.0.0.1:0", "--advertise-client-urls=unix://c.sock", "--listen-peer-urls=unix://p.sock",
+		"--listen-metrics-urls=http://127.0.0.1:0", "--listen-client-http-urls=http://127.0.0.1:0"}
+	for range 2 { // the second finds the sockets that the first left behind
+		p := startQuire(t, dir, args...)
+		l := p.await(t, `"msg":"serving metrics"`)
+		addr := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(l)[1]
+		resp, err := http.Get("http://" + addr + "/metrics")
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("metrics: %v, %v", resp, err)
+		}
+		_ = resp.Body.Close()
+		if conn, err := net.Dial("unix", filepath.Join(dir, "c.sock")); err != nil {
+			t.Error(err)
+		} else {
+			_ = conn.Close()
+		}
+		p.stop(t, syscall.SIGKILL)
+	}
+}

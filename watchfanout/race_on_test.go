@@ -1,0 +1,5 @@
+//go:build race
+
+package watchfanout
+
+const raceEnabled = true
