@@ -88,6 +88,6 @@ func (x *Index) dropVersion(freed []Loc, r ref) []Loc {
 func (x *Index) dropKey(freed []Loc, r ref) []Loc {
 	x.removed++
 	x.tree.remove(r)
-	x.table.remove(hashOf(x.a.key(r)), r)
+	x.table.remove(x.table.hash(x.a.key(r)), r)
 	return x.dropVersion(freed, r)
 }
