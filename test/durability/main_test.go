@@ -7,7 +7,4 @@ import (
 	"quire/test/harness"
 )
 
-func TestMain(m *testing.M) {
-	harness.ParallelByDefault()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }

@@ -52,6 +52,7 @@ func IsQuire(t testing.TB) bool {
 
 var (
 	underTest = sync.OnceValues(func() (string, error) {
+		_, _ = os.Stat(runFile()) // so that the result is not cached; the file may not be there yet
 		if path := os.Getenv("QUIRE_BIN"); path != "" {
 			return filepath.Abs(path)
 		}

@@ -21,13 +21,20 @@ type generator struct {
 	compacted int64
 	watchers  []int64 // ids on the long-lived stream
 	restarts  bool    // whether to restart the servers now and then
-	mangles   bool    // whether to send damaged messages
+	mangles   int     // how many in a hundred requests are damaged messages
 
 	everCompacted map[int64]bool // each revision that was a compact revision
+
+	width int // of the numbered keys: a few that are written often, or many
+	often int // how many in a hundred keys are numbered ones
 }
 
 func newGenerator(seed uint64) *generator {
-	return &generator{random: rand.New(rand.NewPCG(seed, 0)), revision: 1, everCompacted: map[int64]bool{}}
+	g := &generator{random: rand.New(rand.NewPCG(seed, 0)), revision: 1, everCompacted: map[int64]bool{}, width: 60, often: 10}
+	if seed%3 == 0 {
+		g.width, g.often = 5000, 70
+	}
+	return g
 }
 
 // next is the next step.
@@ -66,6 +73,9 @@ func (g *generator) learn(s step, a answer) {
 // group is one step, or several that belong together.
 func (g *generator) group() []step {
 	one := func(method string, msg proto.Message) []step { return []step{{method: method, msg: msg}} }
+	if g.random.IntN(100) < g.mangles {
+		return []step{g.mangled()}
+	}
 	synced := func(method string, msg proto.Message) []step {
 		return []step{{method: watchSync}, {method: method, msg: msg}}
 	}
@@ -96,8 +106,6 @@ func (g *generator) group() []step {
 		return []step{{method: watchSync}}
 	case n < 961 && g.restarts:
 		return []step{{method: watchSync}, {method: restart}}
-	case g.mangles:
-		return []step{{method: watchSync}, g.mangled()}
 	default:
 		return one("Put", g.put())
 	}
@@ -111,12 +119,14 @@ func (g *generator) key() []byte {
 	case n < 1:
 		return nil
 	case n < 2:
-		return []byte(strings.Repeat("k", g.random.IntN(3000)))
-	case n < 10:
-		return fmt.Appendf(nil, "key%02d", g.random.IntN(60))
+		return []byte(strings.Repeat("k", g.random.IntN(300)))
+	case n < 2+g.often:
+		return g.numbered()
 	}
 	return []byte(keys[g.random.IntN(len(keys))])
 }
+
+func (g *generator) numbered() []byte { return fmt.Appendf(nil, "key%04d", g.random.IntN(g.width)) }
 
 // end is a range end: often none.
 func (g *generator) end() []byte {
@@ -267,8 +277,9 @@ func (g *generator) txn(depth int) *pb.TxnRequest {
 		r.Failure = append(r.Failure, g.op(depth))
 	}
 	if depth == 0 && g.random.IntN(100) == 0 { // too many, or just not
+		from := g.random.IntN(g.width)
 		for i := range 126 + g.random.IntN(5) {
-			r.Success = append(r.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: fmt.Appendf(nil, "key%03d", i)}}})
+			r.Success = append(r.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: fmt.Appendf(nil, "key%04d", from+i)}}})
 		}
 	}
 	return r

@@ -21,7 +21,7 @@ var (
 	requests    = flag.Int("requests", 5000, "length of the random history")
 	replay      = flag.String("replay", "", "file with a history to run instead of a random one")
 	all         = flag.Bool("all", false, "do not stop at a difference; print one of each kind, unshortened")
-	mangledFlag = flag.Bool("mangled", true, "also send damaged messages")
+	mangledFlag = flag.Int("mangled", 4, "how many in a hundred requests are damaged messages")
 	shrinkLimit = flag.Duration("shrink", time.Minute, "how long to shorten a history that fails")
 )
 

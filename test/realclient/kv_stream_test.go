@@ -69,6 +69,7 @@ func TestRangeStreamChunks(t *testing.T) {
 		{"limit within a later chunk", k(&pb.RangeRequest{Limit: 35}), []int{10, 20, 5}, "rev 101 count 100 more"},
 		{"limit of all", k(&pb.RangeRequest{Limit: 100}), []int{10, 20, 40, 30}, "rev 101 count 100"},
 		{"limit above all", k(&pb.RangeRequest{Limit: 101}), []int{10, 20, 40, 30}, "rev 101 count 100"},
+		{"negative limit", k(&pb.RangeRequest{Limit: -1}), []int{100}, "rev 101 count 100"},
 		{"old revision", k(&pb.RangeRequest{Revision: 16}), []int{10, 5}, "rev 101 count 15"},
 		{"serializable", k(&pb.RangeRequest{Serializable: true, Limit: 1}), []int{1}, "rev 101 count 100 more"},
 		{"keys only", k(&pb.RangeRequest{KeysOnly: true, Limit: 12}), []int{10, 2}, "rev 101 count 100 more"},

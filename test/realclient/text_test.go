@@ -2,6 +2,7 @@ package realclient
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,4 +125,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		}
 	}
 	t.Fatalf("not within 20 s: %s", what)
+}
+
+func sortBy[T any](s []T, at func(T) time.Time) {
+	slices.SortFunc(s, func(a, b T) int { return at(a).Compare(at(b)) })
 }
