@@ -28,6 +28,12 @@ const (
 	// grpcBufferBytes is the read and write buffer of a connection. 32 KiB is
 	// grpc-go's default; SharedWriteBuffer makes idle connections cost nothing.
 	grpcBufferBytes = 32 << 10
+	// Fixed flow-control windows: what a client may send before it has to wait.
+	// A request of ordinary size fits without a round trip, and bandwidth
+	// estimation, which sends a ping for every burst, stays off (up to 4 % of
+	// the CPU time of a Put).
+	grpcStreamWindow = 1 << 20
+	grpcConnWindow   = 2 << 20
 	// grpcWorkers is how many goroutines take calls one after another instead
 	// of one goroutine a call: their stacks have grown already, which saved a
 	// fifth of the CPU time of a Put and a quarter of a Range (10 connections ×
@@ -46,6 +52,8 @@ func newGRPCServer(s *Server) *grpc.Server {
 			Time: cfg.KeepAlive.Interval, Timeout: cfg.KeepAlive.Timeout,
 		}),
 		grpc.SharedWriteBuffer(true),
+		grpc.InitialWindowSize(grpcStreamWindow),
+		grpc.InitialConnWindowSize(grpcConnWindow),
 		grpc.NumStreamWorkers(grpcWorkers),
 		grpc.ReadBufferSize(grpcBufferBytes),
 		grpc.WriteBufferSize(grpcBufferBytes),
