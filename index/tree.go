@@ -1,6 +1,9 @@
 package index
 
-import "math/bits"
+import (
+	"bytes"
+	"math/bits"
+)
 
 // tree is the one ordered structure: a B+tree over all keys with a retained
 // version. Inner nodes count the keys and the live keys below each child, so
@@ -84,7 +87,7 @@ func (t *tree) setLive(r ref, live bool) {
 // insert adds the key's record r, whose key is absent.
 func (t *tree) insert(r ref, live bool) {
 	t.shape++
-	in := insertion{r, t.a.key(r), live}
+	in := insertion{r: r, key: t.a.key(r), live: live}
 	right := t.insertBelow(t.root, t.height, &in)
 	if right == 0 {
 		return
@@ -97,10 +100,12 @@ func (t *tree) insert(r ref, live bool) {
 	t.height++
 }
 
+// insertion is a key on its way into the tree, or out of it.
 type insertion struct {
-	r    ref
-	key  []byte
-	live bool
+	r      ref
+	key    []byte
+	live   bool
+	inside bool // not at the right edge of the tree
 }
 
 // insertBelow inserts below a node. If that was full it is split, and the
@@ -118,6 +123,10 @@ func (t *tree) insertBelow(node uint32, height int, in *insertion) (right uint32
 		i = 0
 		x.set(t.a, 0, in.r, in.key)
 	}
+	if height == 1 {
+		i = t.spill(x, i, in)
+	}
+	in.inside = in.inside || i != int(x.n)-1
 	x.keys[i]++
 	if in.live {
 		x.live[i]++
@@ -132,7 +141,7 @@ func (t *tree) insertBelow(node uint32, height int, in *insertion) (right uint32
 	if x.n == fan {
 		right = t.inners.alloc()
 		y := t.inners.at(right)
-		y.take(t.a, x, splitAt(i+1))
+		y.take(t.a, x, splitAt(i+1 == fan && !in.inside))
 		if i+1 > int(x.n) {
 			i -= int(x.n)
 			x = y
@@ -153,7 +162,7 @@ func (t *tree) insertLeaf(node uint32, in *insertion) (right uint32) {
 			t.leaves.at(l.next).prev = right
 		}
 		l.next = right
-		y.take(t.a, l, splitAt(i))
+		y.take(t.a, l, splitAt(i == fan))
 		if i > int(l.n) {
 			i -= int(l.n)
 			l = y
@@ -164,13 +173,29 @@ func (t *tree) insertLeaf(node uint32, in *insertion) (right uint32) {
 	return right
 }
 
-// splitAt says how many entries stay in a full node that is to get another at
-// i: keys that come in ascending order leave nearly full nodes behind.
-func splitAt(i int) int {
-	if i == fan {
+// splitAt says how many entries stay in a full node. If the new one goes to
+// its end, keys probably come in ascending order, and it is left nearly full.
+func splitAt(ascending bool) int {
+	if ascending {
 		return fan - 4
 	}
 	return fan / 2
+}
+
+// spill decides where a key goes that belongs at the end of the leaf at i of
+// x, if that is full: to the start of the next leaf, provided there is room.
+// Else keys that come in ascending groups, but the groups in descending
+// order, would make a small leaf for each group.
+func (t *tree) spill(x *inner, i int, in *insertion) int {
+	l := t.leaves.at(x.child[i])
+	if l.n < fan || i+1 == int(x.n) || bytes.Compare(in.key, t.a.key(l.ref[fan-1])) < 0 {
+		return i
+	}
+	if int(t.leaves.at(x.child[i+1]).n) >= mergeTo {
+		return i
+	}
+	x.set(t.a, i+1, in.r, in.key)
+	return i + 1
 }
 
 // openChild makes node the child at i of x.
@@ -250,24 +275,29 @@ func (t *tree) removeBelow(node uint32, height int, out *insertion) {
 	if x.keys[i] == 0 {
 		x.shutChild(i)
 		t.releaseNode(child, height-1)
-		return
-	}
-	if x.ref[i] == out.r {
+		if x.n == 0 {
+			return
+		}
+		i = min(i, int(x.n)-1) // two children have become neighbours
+	} else if x.ref[i] == out.r {
 		low := t.low(child, height-1)
 		x.set(t.a, i, low, t.a.key(low))
 	}
-	t.mergeChild(x, height-1, i)
+	for merged := true; merged; {
+		i, merged = t.mergeChild(x, height-1, i)
+	}
 }
 
-// mergeChild merges the child at i of x with one beside it if they are small.
-func (t *tree) mergeChild(x *inner, height, i int) {
+// mergeChild merges the child at i of x with one beside it, if both fit into
+// mergeTo, and returns the position of the result.
+func (t *tree) mergeChild(x *inner, height, i int) (int, bool) {
 	n := t.size(x.child[i], height)
 	switch {
 	case i+1 < int(x.n) && n+t.size(x.child[i+1], height) <= mergeTo:
 	case i > 0 && n+t.size(x.child[i-1], height) <= mergeTo:
 		i--
 	default:
-		return
+		return i, false
 	}
 	left, right := x.child[i], x.child[i+1]
 	if height == 0 {
@@ -279,6 +309,7 @@ func (t *tree) mergeChild(x *inner, height, i int) {
 	x.live[i] += x.live[i+1]
 	x.shutChild(i + 1)
 	t.releaseNode(right, height)
+	return i, true
 }
 
 func (t *tree) size(node uint32, height int) int {

@@ -13,6 +13,13 @@ func TestTree(t *testing.T) {
 	orders := map[string]func(r *rand.Rand, keys []string){
 		"ascending":  func(_ *rand.Rand, keys []string) { slices.Sort(keys) },
 		"descending": func(_ *rand.Rand, keys []string) { slices.Sort(keys); slices.Reverse(keys) },
+		"groups": func(_ *rand.Rand, keys []string) {
+			slices.Sort(keys)
+			for g := range slices.Chunk(keys, 6) {
+				slices.Reverse(g)
+			}
+			slices.Reverse(keys)
+		},
 		"random": func(r *rand.Rand, keys []string) {
 			r.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 		},
@@ -29,6 +36,9 @@ func TestTree(t *testing.T) {
 				}
 				check(t, x)
 				checkRanks(t, r, x, keys)
+				if fill := float64(len(keys)) / float64(x.tree.leaves.inUse()); fill < fan*0.45 {
+					t.Errorf("%.1f keys per leaf", fill)
+				}
 				outOrder(r, keys)
 				for i, k := range keys {
 					x.BeginWrite()

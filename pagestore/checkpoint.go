@@ -73,7 +73,8 @@ func (c *Cut) Commit() error {
 	if err := s.awaitWritten(c.segs); err != nil {
 		return err
 	}
-	if err := s.sealLocked(c.segs); err != nil {
+	full, err := s.sealLocked(c.segs)
+	if err != nil {
 		return s.commitError(err)
 	}
 	if err := s.syncSegments(c.segs); err != nil {
@@ -90,7 +91,7 @@ func (c *Cut) Commit() error {
 		return s.commitError(err)
 	}
 	s.committing.cut = c.n
-	s.noteSpace(nil)
+	s.noteSpace(full)
 	s.counters.commits.Add(1)
 	if err := s.cleanLocked(c.segs); err != nil {
 		return s.commitError(err)
@@ -110,8 +111,9 @@ func (s *Store) commitError(err error) error {
 
 // sealLocked writes the hint footers of segments that are whole and have none.
 // A footer is derived from the pages as they lie in the file, which also reads
-// back what was written. Without space for it the segment stays without.
-func (s *Store) sealLocked(segs []cutSegment) error {
+// back what was written. Without space for it, which full tells, the segment stays
+// without.
+func (s *Store) sealLocked(segs []cutSegment) (full, err error) {
 	for _, c := range segs {
 		s.mu.Lock()
 		skip := !c.whole || c.seg.footerEnd != 0 || c.seg.footerBad
@@ -120,20 +122,18 @@ func (s *Store) sealLocked(segs []cutSegment) error {
 			continue
 		}
 		end, err := s.writeFooter(c)
-		switch {
-		case err == nil:
-		case isNoSpace(err):
-			s.noteSpace(err)
-			return nil
-		default:
-			return err
+		if isNoSpace(err) {
+			return err, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 		s.mu.Lock()
 		c.seg.footerEnd = end
 		s.pageBytes.Add(end - c.end)
 		s.mu.Unlock()
 	}
-	return nil
+	return nil, nil
 }
 
 func (s *Store) writeFooter(c cutSegment) (end int64, err error) {

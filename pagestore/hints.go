@@ -87,6 +87,9 @@ func (s *Store) replay(seg *segment, fn func(located) error) error {
 		}
 		last = l.ref
 		sum.add(l)
+		if l.jumbo { // known before fn may Free it
+			seg.tally.addJumbo(l.ref.page(), int64(recordBytesOnPage(l.bytes)))
+		}
 		if err := fn(l); err != nil {
 			return &ownerError{err}
 		}

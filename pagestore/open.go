@@ -187,17 +187,21 @@ func (m *manifest) unnamed(files map[string]int64) []string {
 // an older one, which names the files and the lengths that are to go. Writing
 // the slots makes the manifest that was chosen durable.
 func (s *Store) recover(r *inspection) error {
+	table := make(map[segmentID]*segment, len(r.root.segments))
 	for _, e := range r.root.segments {
-		if err := s.recoverSegment(e); err != nil {
+		seg, err := s.recoverSegment(e)
+		if err != nil {
 			return err
 		}
+		table[e.id] = seg
 	}
+	s.segments.Store(&table)
 	s.mu.nextID = r.root.nextID
 	if err := s.beginIncarnation(r); err != nil {
 		return err
 	}
 	for _, e := range r.root.segments {
-		if err := s.segment(e.id).cutOff(max(e.end, e.footerEnd)); err != nil {
+		if err := table[e.id].cutOff(max(e.end, e.footerEnd)); err != nil {
 			return err
 		}
 	}
@@ -215,10 +219,10 @@ func (s *Store) recover(r *inspection) error {
 // recoverSegment opens a segment that the checkpoint names. Nothing is appended
 // to it again: the store goes on in a new segment, so that no byte is written
 // twice in one epoch.
-func (s *Store) recoverSegment(e segmentEntry) error {
+func (s *Store) recoverSegment(e segmentEntry) (*segment, error) {
 	f, err := s.fsys.Open(segmentName(e.id), disk.ReadWrite)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	seg := newSegment(e.id, e.epoch, fromRecovered, min(e.end, maxSegmentBytes))
 	seg.file.Store(&fileBox{f})
@@ -231,8 +235,7 @@ func (s *Store) recoverSegment(e segmentEntry) error {
 	defer s.mu.Unlock()
 	s.pageBytes.Add(max(e.end, e.footerEnd))
 	s.mu.order = append(s.mu.order, seg)
-	s.publishLocked(func(m map[segmentID]*segment) { m[e.id] = seg })
-	return nil
+	return seg, nil
 }
 
 // cutOff removes what lies behind the checkpoint. It need not be durable: the

@@ -32,10 +32,13 @@ type Options struct {
 	MaxRecordBytes int
 	// Hint appends to dst what the owner needs to know of rec at start, and
 	// returns the result. It must be a pure function of rec; it is called by
-	// several goroutines. Without it there are no hints, only locations.
+	// several goroutines. Footers keep what it returned when they were
+	// written, so that a later version of the owner must still understand it.
+	// Without it there are no hints, only locations.
 	Hint func(dst, rec []byte) []byte
-	// OnFatal is called once, not on the writer's goroutine, after an error
-	// with which nothing more can be made durable: the process must stop.
+	// OnFatal is called once, after an error with which nothing more can be
+	// made durable: the process must stop. It must not block or call the
+	// store: the write behind, or a Commit, waits for it.
 	OnFatal func(error)
 	// OnNoSpace is called with an error when the disk is found full and with
 	// nil when it takes writes again. It must not block or call the store.

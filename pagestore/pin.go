@@ -1,6 +1,9 @@
 package pagestore
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // pins let readers hold back the removal of segments without a shared list.
 // Time is cut into ages. A Pin counts in the age that it was taken in; segments
@@ -63,33 +66,35 @@ func (s *Store) sweepLocked() error {
 			return nil
 		}
 		s.committing.dropped = s.committing.dropped[1:]
-		for _, seg := range d.segs {
-			if err := s.drop(seg); err != nil {
-				return err
-			}
+		if err := s.drop(d.segs); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// drop removes a segment: from the table, from memory and from the disk. A
-// reader inside a file operation keeps the file open until it is done.
-func (s *Store) drop(seg *segment) error {
+// drop removes segments: from the table, from memory and from the disk. A reader
+// inside a file operation keeps the file open until it is done.
+func (s *Store) drop(segs []*segment) error {
 	s.mu.Lock()
-	s.publishLocked(func(m map[segmentID]*segment) { delete(m, seg.id) })
-	s.pageBytes.Add(-max(seg.end, seg.footerEnd))
-	for i, g := range s.mu.order {
-		if g == seg {
-			s.mu.order = append(s.mu.order[:i:i], s.mu.order[i+1:]...)
-			break
+	s.publishLocked(func(m map[segmentID]*segment) {
+		for _, seg := range segs {
+			delete(m, seg.id)
+			s.pageBytes.Add(-max(seg.end, seg.footerEnd))
+		}
+	})
+	s.mu.order = slices.DeleteFunc(s.mu.order, func(g *segment) bool { return slices.Contains(segs, g) })
+	s.mu.Unlock()
+	for _, seg := range segs {
+		s.cache.forget(seg)
+		created := seg.file.Load() != nil
+		seg.release()
+		if !created {
+			continue
+		}
+		if err := s.fsys.Remove(seg.name); err != nil {
+			return err
 		}
 	}
-	s.mu.Unlock()
-	s.cache.forget(seg)
-	created := seg.file.Load() != nil
-	seg.release()
-	if !created {
-		return nil
-	}
-	return s.fsys.Remove(seg.name)
+	return nil
 }

@@ -13,7 +13,7 @@ import "fmt"
 func (s *Store) Read(ref Ref) ([]byte, error) {
 	seg := s.segment(ref.segment())
 	if seg == nil {
-		return nil, missing(ref)
+		return nil, s.missing(ref)
 	}
 	f := seg.frame(ref.page())
 	if f == nil {
@@ -31,8 +31,12 @@ func (s *Store) Read(ref Ref) ([]byte, error) {
 	return rec, nil
 }
 
-func missing(ref Ref) error {
-	if ref&RefMask == 0 {
+// missing tells why there is no segment for a Ref.
+func (s *Store) missing(ref Ref) error {
+	switch {
+	case s.failure() == ErrClosed:
+		return ErrClosed
+	case ref&RefMask == 0:
 		return fmt.Errorf("%w: none", ErrBadRef)
 	}
 	return fmt.Errorf("%w: %v", ErrGone, ref)
@@ -69,7 +73,7 @@ func (s *Store) fetch(seg *segment, n pageNo) (*frame, error) {
 	if room < unitBytes {
 		return nil, ErrBadRef
 	}
-	page := make([]byte, min(maxPageBytes, room))
+	page := make([]byte, min(int64(s.opts.PageBytes), room)) // mostly the whole page
 	if err := seg.readAt(page, at.off); err != nil {
 		return nil, err
 	}

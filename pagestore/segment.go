@@ -224,6 +224,9 @@ func (t *tally) addJumbo(n pageNo, bytes int64) {
 	if t.mu.jumbo == nil {
 		t.mu.jumbo = map[pageNo]int64{}
 	}
+	if _, known := t.mu.jumbo[n]; known { // Hints was called before
+		return
+	}
 	t.mu.jumbo[n] = bytes
 	t.jumboBytes.Add(bytes)
 	t.jumbos.Add(1)

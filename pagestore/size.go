@@ -29,32 +29,26 @@ func (s *Store) Size() (fileBytes, liveBytes int64) {
 
 // tallySum adds up a segment's records while they are replayed.
 type tallySum struct {
-	records, bytes int64
-	jumbo          map[pageNo]int64
+	records, bytes int64 // ordinary ones
+	jumbos         int64
 }
 
 func (t *tallySum) add(l located) {
-	bytes := int64(recordBytesOnPage(l.bytes))
-	if !l.jumbo {
-		t.records++
-		t.bytes += bytes
+	if l.jumbo {
+		t.jumbos++
 		return
 	}
-	if t.jumbo == nil {
-		t.jumbo = map[pageNo]int64{}
-	}
-	t.jumbo[l.ref.page()] = bytes
+	t.records++
+	t.bytes += int64(recordBytesOnPage(l.bytes))
 }
 
-func (t *tallySum) count() uint64 { return uint64(t.records) + uint64(len(t.jumbo)) }
+func (t *tallySum) count() uint64 { return uint64(t.records + t.jumbos) }
 
-// set replaces the counts of records, all of which are live.
+// set replaces the counts of ordinary records by exact ones. What was freed
+// meanwhile stays freed.
 func (t *tally) set(sum tallySum) {
 	t.records.Store(sum.records)
 	t.bytes.Store(sum.bytes)
-	for n, bytes := range sum.jumbo {
-		t.addJumbo(n, bytes)
-	}
 }
 
 func removeIfThere(fsys disk.FS, name string) error {

@@ -291,14 +291,20 @@ func TestHugeRecord(t *testing.T) {
 		}
 		s, _ = mustOpen(t, dir, opts)
 		found := 0
-		s.Hints(2, func(_ int, ref Ref, n int, hint []byte) error {
+		s.Hints(1, func(_ int, ref Ref, n int, hint []byte) error {
 			if recs[ref] != nil && len(recs[ref]) == n {
 				found++
+			}
+			if n > 60<<20 {
+				s.Free(ref)
 			}
 			return nil
 		})
 		if found != len(recs) {
 			t.Fatalf("%d of %d records", found, len(recs))
+		}
+		if _, live := s.Size(); live < 3<<20 || live > 8<<20 {
+			t.Fatalf("%d live bytes after start, without the large one", live)
 		}
 		s.Close()
 	}
@@ -533,5 +539,20 @@ func TestValidate(t *testing.T) {
 	}
 	if err := (Options{}).Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	s, _ := mustOpen(t, disk.NewMem(1), testOptions())
+	ref, _ := s.Append(testRecord(1, 10))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, readErr := s.Read(ref)
+	_, cutErr := s.Cut(nil, nil)
+	for _, err := range []error{readErr, cutErr, s.Close()} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
 	}
 }

@@ -111,6 +111,7 @@ type proposal struct {
 	msg   raftpb.Message
 	entry raftpb.Entry
 	ents  [1]*raftpb.Entry
+	typ   *raftpb.MessageType
 }
 
 const (
@@ -126,6 +127,7 @@ const (
 func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapshotter) (*core, error) {
 	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now}
 	c.under.member, c.under.session = cfg.ID, cfg.Session
+	c.prop.typ = raftpb.MsgProp.Enum()
 	c.st.markEvery = uint64(cfg.markEvery)
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)
@@ -328,7 +330,9 @@ func (c *core) inlineReads() bool {
 // confChanged finishes the membership change at index: cc is what was
 // committed, state what the state machine made of it (nil: refused).
 func (c *core) confChanged(index uint64, cc *raftpb.ConfChangeV2, state []byte) {
-	if state == nil || c.err != nil {
+	if state == nil || c.err != nil || c.restoring != nil {
+		// With a snapshot on its way RawNode is at the snapshot's membership
+		// already, which is later than this change.
 		return
 	}
 	want := &raftpb.ConfState{}

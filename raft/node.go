@@ -410,6 +410,11 @@ func (n *Node) trimLog(t *trimWait) error {
 		return nil
 	}
 	if err := n.log.TrimBefore(t.pos); err != nil {
+		select {
+		case <-n.stopC:
+			return ErrStopped // the log is closed, nothing is wrong with it
+		default:
+		}
 		err = fmt.Errorf("raft: trim the log before entry %d: %w", t.index+1, err)
 		n.fail(err)
 		return err

@@ -58,7 +58,7 @@ func (c *core) propose(b *batch) {
 		p.entry.Data, p.entry.Type = data, raftpb.EntryConfChangeV2.Enum()
 	}
 	p.ents[0] = &p.entry
-	p.msg.Type, p.msg.From, p.msg.Entries = raftpb.MsgProp.Enum(), &c.cfg.ID, p.ents[:]
+	p.msg.Type, p.msg.From, p.msg.Entries = p.typ, &c.cfg.ID, p.ents[:]
 	err := c.rn.Step(&p.msg)
 	p.entry.Data = nil
 	if err != nil {

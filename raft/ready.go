@@ -65,7 +65,8 @@ func (c *core) noteLeader(ss *etcdraft.SoftState) {
 	c.rounds.failAsked(ErrLeaderChanged)
 	c.fx.lead = true
 	if known {
-		c.committed.push(applyItem{lead: &now})
+		ev := now // escapes only here
+		c.committed.push(applyItem{lead: &ev})
 	}
 }
 
@@ -169,7 +170,10 @@ func (c *core) deliver() (stepped bool) {
 			c.committed.push(applyItem{snap: it.snap})
 		}
 		if it.trim != nil {
+			// Not before the base record itself: what came after it, a vote
+			// for example, is not in it.
 			it.trim.pos, it.trim.ok = c.st.trimTo(it.trim.index)
+			it.trim.pos = min(it.trim.pos, it.pos)
 			c.fx.trims = append(c.fx.trims, it.trim)
 		}
 	}

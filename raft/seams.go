@@ -69,7 +69,8 @@ type Snapshotter interface {
 
 // Transport carries messages to peers. Send must not block: it puts them into
 // bounded queues and drops what does not fit. It is called by one goroutine at
-// a time. Messages and the entries in them are immutable. Delivery may lose,
+// a time. The slice is reused after the call; messages and the entries in them
+// are immutable and may be kept. Delivery may lose,
 // delay, duplicate and reorder, but the end of each MsgSnap, good or bad, must
 // be told through ReportSnapshot: until then the peer is sent nothing else.
 type Transport interface {

@@ -111,6 +111,29 @@ func TestReadersDespiteHoarders(t *testing.T) {
 	})
 }
 
+// TestShedDrained: shedding a stream that has just read everything leaves it
+// working; it waits for ready.
+func TestShedDrained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{})
+		c := r.open()
+		c.create(&pb.WatchCreateRequest{Key: []byte("a")})
+		c.drain()
+		c.s.shed()
+		r.txn(put("a", "1"))
+		synctest.Wait()
+		want(t, c.drain(), "@2 id=0 put(a=1)@2")
+		// One that has not read does so by itself.
+		r.txn(put("a", "2"))
+		c.s.shed()
+		r.txn(put("a", "3"))
+		synctest.Wait()
+		want(t, c.drain())
+		synctest.Wait()
+		want(t, c.drain(), "@4 id=0 put(a=2)@3 put(a=3)@4")
+	})
+}
+
 // TestBusy: a client that floods creates and cancels without reading is held up.
 func TestBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,115 +1,5 @@
 package watchfanout
 
-import (
-	"errors"
-	"fmt"
-	"math"
-	"sync"
-	"sync/atomic"
-	"time"
-)
-
-// shedInterval is how long a stream may hold events without reading before it
-// is shed, while the total budget is exceeded: between one and two of these.
-const shedInterval = 50 * time.Millisecond
-
-// workList is the streams that need history, in turn, and the call to shed.
-// Its lock is a leaf.
-type workList struct {
-	mu      sync.Mutex
-	cond    *sync.Cond
-	fifo    []*Stream
-	head    int
-	parked  []*Stream // wait for the total budget
-	nParked atomic.Int64
-	planned *time.Timer // for the next shed
-	shed    bool
-	closed  bool
-}
-
-func (w *workList) init() { w.cond = sync.NewCond(&w.mu) }
-
-func (w *workList) add(s *Stream) {
-	w.mu.Lock()
-	w.addLocked(s)
-	w.mu.Unlock()
-	w.cond.Signal()
-}
-
-func (w *workList) addLocked(s *Stream) {
-	if w.head > 64 && w.head > len(w.fifo)/2 {
-		n := copy(w.fifo, w.fifo[w.head:])
-		clear(w.fifo[n:])
-		w.fifo, w.head = w.fifo[:n], 0
-	}
-	w.fifo = append(w.fifo, s)
-}
-
-// park keeps a stream until unpark.
-func (w *workList) park(s *Stream) {
-	w.mu.Lock()
-	w.parked = append(w.parked, s)
-	w.nParked.Store(int64(len(w.parked)))
-	w.mu.Unlock()
-}
-
-func (w *workList) unpark() {
-	w.mu.Lock()
-	for i, s := range w.parked {
-		w.addLocked(s)
-		w.parked[i] = nil
-	}
-	w.parked = w.parked[:0]
-	w.nParked.Store(0)
-	w.mu.Unlock()
-	w.cond.Broadcast()
-}
-
-// planShed has a worker shed within shedInterval.
-func (w *workList) planShed() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.planned != nil || w.closed {
-		return
-	}
-	w.planned = time.AfterFunc(shedInterval, func() {
-		w.mu.Lock()
-		w.planned, w.shed = nil, true
-		w.mu.Unlock()
-		w.cond.Signal()
-	})
-}
-
-func (w *workList) close() {
-	w.mu.Lock()
-	w.closed = true
-	if w.planned != nil {
-		w.planned.Stop()
-	}
-	w.mu.Unlock()
-	w.cond.Broadcast()
-}
-
-// next waits for work: a stream, or nil for shedding.
-func (w *workList) next() (s *Stream, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for !w.closed && !w.shed && w.head == len(w.fifo) {
-		w.cond.Wait()
-	}
-	switch {
-	case w.closed:
-		return nil, false
-	case w.shed:
-		w.shed = false
-		return nil, true
-	}
-	s = w.fifo[w.head]
-	w.fifo[w.head] = nil
-	w.head++
-	return s, true
-}
-
 // schedule hands the stream to the workers if it has room for what they bring.
 // A stream without room is scheduled by the Fill that makes it.
 func (h *Hub) schedule(s *Stream) {
@@ -142,34 +32,34 @@ func (h *Hub) checkBudget() {
 	}
 }
 
-// worker is the scratch space of one catch-up goroutine.
+// worker is one catch-up goroutine and its scratch space.
 type worker struct {
+	hub     *Hub
 	events  []Event
 	all     []uint32
 	collect collector
 	items   []item
 }
 
-// catchUp is a worker goroutine: one chunk for one cohort of one stream at a
-// time, so that no stream waits for another's whole history.
-func (h *Hub) catchUp() {
+// run is a worker goroutine: one chunk for one cohort of one stream at a time,
+// so that no stream waits for another's whole history.
+func (w *worker) run() {
+	h := w.hub
 	defer h.wg.Done()
-	var w worker
 	for {
 		s, ok := h.work.next()
-		if !ok {
+		switch {
+		case !ok:
 			return
-		}
-		if s == nil {
+		case s == nil:
 			h.shed(false)
 			continue
-		}
-		if h.overBudget() {
+		case h.overBudget():
 			h.work.park(s)
 			h.checkBudget()
 			continue
 		}
-		more := h.step(s, &w)
+		more := w.step(s)
 		s.q.mu.Lock()
 		more = more || s.q.again
 		s.q.busy, s.q.again = false, false
@@ -182,7 +72,8 @@ func (h *Hub) catchUp() {
 
 // step brings one cohort of the stream a chunk further. History is read with
 // no lock held. It says whether there is more to do.
-func (h *Hub) step(s *Stream, w *worker) (more bool) {
+func (w *worker) step(s *Stream) (more bool) {
+	h := w.hub
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -209,142 +100,17 @@ func (h *Hub) step(s *Stream, w *worker) (more bool) {
 		}
 		want.compact = compact
 		var err error
-		if ch, err = h.chunk(want, rev, w); err != nil {
+		if ch, err = w.chunk(want, rev); err != nil {
 			return h.failed(s, co, want.from, err)
 		}
 	}
-	return h.deliver(s, co, want, ch, w)
-}
-
-// failed handles an error of History. A compaction that came in between is
-// seen by Bounds in the next step.
-func (h *Hub) failed(s *Stream, co *cohort, from int64, err error) (more bool) {
-	if errors.Is(err, ErrCompacted) {
-		if compact, _ := h.history.Bounds(); compact > from {
-			return true
-		}
-		err = fmt.Errorf("history says revision %d is compacted but not its bounds: %w", from, err)
-	}
-	h.counts.historyErrors.Add(1)
-	if h.opts.OnHistoryError != nil {
-		h.opts.OnHistoryError(err)
-	}
-	return h.end(s, co, func(m *member, reached int64) (control, bool) {
-		return control{kind: controlFailed, id: m.id, rev: h.Revision(), reason: err.Error()}, max(reached, m.floor) <= from
-	})
-}
-
-// expire cancels the cohort's watchers that compaction has passed.
-func (h *Hub) expire(s *Stream, co *cohort, compact int64) (more bool) {
-	return h.end(s, co, func(m *member, reached int64) (control, bool) {
-		return control{kind: controlCompacted, id: m.id, rev: compact}, max(reached, m.floor) < compact
-	})
-}
-
-// end cancels those watchers of a cohort that verdict condemns, as far as the
-// stream has room for the answers, and moves the cohort on to what the others
-// need. The ids stay taken until the client cancels them, as in etcd.
-func (h *Hub) end(s *Stream, co *cohort, verdict func(m *member, reached int64) (control, bool)) (more bool) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return false
-	}
-	var answers []control
-	var spared []*cursor
-	room := s.room()
-	for _, c := range co.list {
-		if c.cohort == co && len(answers) < room {
-			answers, spared = s.condemn(c, verdict, answers, spared)
-		}
-	}
-	for _, c := range spared {
-		co.add(c)
-	}
-	lowest := int64(math.MaxInt64)
-	for _, c := range co.list {
-		if c.cohort == co {
-			lowest = min(lowest, max(c.floor, co.pos))
-		}
-	}
-	if co.count() > 0 && lowest > co.pos {
-		co.rewind(lowest)
-	}
-	wake := false
-	s.q.mu.Lock()
-	for _, ctl := range answers {
-		wake = s.q.pushControl(ctl) || wake
-	}
-	s.q.mu.Unlock()
-	s.mu.Unlock()
-	h.counts.compacted.Add(uint64(len(answers)))
-	if wake {
-		s.ready()
-	}
-	return true
-}
-
-// condemn ends those of a cursor's watchers that are condemned. The cursor
-// keeps them, and is taken out of the cohort, so that they are given what is
-// already queued for them before the answer: a notification that is queued too
-// may have promised it. The others need none of that, for their floors are
-// above what the cursor has reached: they become a cursor of their own.
-func (s *Stream) condemn(c *cursor, verdict func(*member, int64) (control, bool), answers []control, spared []*cursor) ([]control, []*cursor) {
-	reached := max(c.floor, c.cohort.pos)
-	dead, alive := c.members[:0:0], c.members[:0:0]
-	done := 0 // of those that go on being expanded
-	lowest := int64(math.MaxInt64)
-	for i, m := range c.members {
-		if ctl, condemned := verdict(&m, reached); condemned {
-			answers, dead = append(answers, ctl), append(dead, m)
-			if i < s.cur.pos {
-				done++
-			}
-		} else {
-			alive, lowest = append(alive, m), min(lowest, max(reached, m.floor))
-		}
-	}
-	if len(dead) == 0 {
-		c.floor = max(c.floor, lowest) // the watchers that needed less have left
-		return answers, spared
-	}
-	h := s.hub
-	delete(s.index, c)
-	c.members = dead
-	if s.cur.item.c == c {
-		s.cur.pos = done
-	}
-	for _, m := range dead {
-		s.ids[m.id] = nil
-		delete(s.progress, m.id)
-	}
-	s.live -= len(dead)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(alive) > 0 {
-		o := &cursor{stream: s, group: c.group, variant: c.variant, state: stateCatchup, floor: lowest}
-		for _, m := range alive {
-			s.addMember(o, m)
-		}
-		o.n = int32(len(alive))
-		c.n -= o.n
-		s.unsynced++
-		spared = append(spared, o)
-	}
-	h.forgetLocked(c, c.n)
-	return answers, spared
-}
-
-// room is how many more answers the stream takes.
-func (s *Stream) room() int {
-	s.q.mu.Lock()
-	defer s.q.mu.Unlock()
-	return s.hub.opts.MaxControls - s.q.answers
+	return w.deliver(s, co, want, ch)
 }
 
 // deliver gives a chunk to the cohort's cursors and promotes them if it
 // reached the newest revision. ch is nil if there was nothing to read.
-func (h *Hub) deliver(s *Stream, co *cohort, want chunkWant, ch *chunk, w *worker) (more bool) {
+func (w *worker) deliver(s *Stream, co *cohort, want chunkWant, ch *chunk) (more bool) {
+	h := w.hub
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -356,7 +122,7 @@ func (h *Hub) deliver(s *Stream, co *cohort, want chunkWant, ch *chunk, w *worke
 	}
 	wake := false
 	if ch != nil {
-		wake = h.distribute(s, co, ch, w)
+		wake = w.distribute(s, co, ch)
 		co.pos = ch.next
 	}
 	more = !h.promote(s, co) || s.nextCohort() != nil
@@ -371,7 +137,8 @@ func (h *Hub) deliver(s *Stream, co *cohort, want chunkWant, ch *chunk, w *worke
 }
 
 // distribute queues the chunk's events from co.pos on for the cohort's cursors.
-func (h *Hub) distribute(s *Stream, co *cohort, ch *chunk, w *worker) (wake bool) {
+func (w *worker) distribute(s *Stream, co *cohort, ch *chunk) (wake bool) {
+	h := w.hub
 	k := &w.collect
 	for i := ch.search(co.pos); i < len(ch.keys); i++ {
 		k.add(&co.matcher, ch.keys[i], i)

@@ -64,7 +64,8 @@ func (c *chunkCache) clear() {
 
 // chunk returns history from want.from on and not beyond rev, which is what
 // was published: no watcher runs ahead of the publisher.
-func (h *Hub) chunk(want chunkWant, rev int64, w *worker) (*chunk, error) {
+func (w *worker) chunk(want chunkWant, rev int64) (*chunk, error) {
+	h := w.hub
 	if ch := h.cache.find(want); ch != nil {
 		h.counts.historyReuses.Add(1)
 		return ch, nil
@@ -92,7 +93,7 @@ func (h *Hub) chunk(want chunkWant, rev int64, w *worker) (*chunk, error) {
 		evs[i].Prev = nil
 	}
 	read := evs[:sort.Search(len(evs), func(i int) bool { return evs[i].Main > rev })]
-	ch := encodeChunk(read, want, w)
+	ch := w.encode(read, want)
 	ch.next = min(next, rev+1)
 	ch.batch.seq = h.batches.Add(1)
 	if ch.batch.bytes.Load() <= int64(4*h.opts.ChunkBytes) {
@@ -104,7 +105,8 @@ func (h *Hub) chunk(want chunkWant, rev int64, w *worker) (*chunk, error) {
 // keepChunkEvents is the capacity a worker keeps between chunks.
 const keepChunkEvents = 16 << 10
 
-func encodeChunk(evs []Event, want chunkWant, w *worker) *chunk {
+// encode makes a chunk of events, in the forms that are wanted.
+func (w *worker) encode(evs []Event, want chunkWant) *chunk {
 	ch := &chunk{from: want.from, plain: want.plain, full: want.full}
 	b := &batch{events: make([]encoded, len(evs))}
 	ch.batch, ch.keys = b, make([][]byte, len(evs))

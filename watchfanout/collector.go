@@ -14,7 +14,21 @@ type collector struct {
 	place   []uint32 // source event -> 1 + position in the batch
 	source  []uint32 // position in the batch -> source event
 	counts  []uint32
+	lone    *lone // of the batch in the making
 }
+
+// lone is all that one event for one group needs, in one allocation: the usual
+// batch by far.
+type lone struct {
+	batch  batch
+	events [1]encoded
+	segs   [1]segment
+	idx    [1]uint32
+	header [headerFieldBytes]byte
+}
+
+// headerFieldBytes is what a header with real ids takes, and some.
+const headerFieldBytes = 48
 
 // add matches the key of the event at position event of the source.
 func (k *collector) add(m *matcher, key []byte, event int) {
@@ -39,7 +53,14 @@ func (k *collector) compact(evs []Event) *batch {
 		}
 		k.hits[i].event = k.place[h.event] - 1
 	}
-	b := &batch{events: make([]encoded, len(k.source))}
+	var b *batch
+	if len(k.hits) == 1 {
+		k.lone = new(lone)
+		b = &k.lone.batch
+		b.events = k.lone.events[:]
+	} else {
+		b = &batch{events: make([]encoded, len(k.source))}
+	}
 	for i, src := range k.source {
 		b.events[i] = encodedOf(&evs[src])
 	}
@@ -53,8 +74,13 @@ func encodedOf(ev *Event) encoded {
 
 // segments returns one segment for each of k.touched, the events in order.
 func (k *collector) segments(b *batch) []segment {
-	segs := make([]segment, len(k.touched))
-	all := make([]uint32, len(k.hits))
+	var segs []segment
+	var all []uint32
+	if k.lone != nil {
+		segs, all = k.lone.segs[:], k.lone.idx[:]
+	} else {
+		segs, all = make([]segment, len(k.touched)), make([]uint32, len(k.hits))
+	}
 	k.counts = zeroed(k.counts, len(k.touched))
 	for _, h := range k.hits {
 		k.counts[h.group]++
@@ -83,8 +109,17 @@ func (k *collector) segments(b *batch) []segment {
 	return segs
 }
 
+// headerSpace is where to put the header of a segment.
+func (k *collector) headerSpace() []byte {
+	if k.lone != nil {
+		return k.lone.header[:0]
+	}
+	return make([]byte, 0, headerFieldBytes)
+}
+
 // reset lets go of the groups.
 func (k *collector) reset() {
+	k.lone = nil
 	for i, g := range k.touched {
 		g.touched = 0
 		k.touched[i] = nil

@@ -45,7 +45,7 @@ func NewHub(h History, o Options) *Hub {
 	hub.ticks.init()
 	hub.wg.Add(hub.opts.Workers + 1)
 	for range hub.opts.Workers {
-		go hub.catchUp()
+		go (&worker{hub: hub}).run()
 	}
 	go hub.tickLoop()
 	return hub
@@ -84,7 +84,6 @@ func (h *Hub) Publish(evs []Event, rev int64) {
 	}
 	if len(h.collect.touched) > 0 {
 		h.fanOut(evs)
-		h.collect.reset()
 	}
 	h.rev.Store(rev)
 	h.mu.Unlock()
@@ -105,7 +104,6 @@ type publishing struct {
 	source []uint32
 	batch  *batch
 	items  int64
-	bytes  int64
 	events int64
 }
 
@@ -118,10 +116,11 @@ func (h *Hub) fanOut(evs []Event) {
 	p.batch.seq = h.batches.Add(1)
 	p.batch.refs.Store(guardRefs)
 	segs := k.segments(p.batch)
+	defer k.reset()
 	for i, g := range k.touched {
 		seg := &segs[i]
 		seg.rev = seg.last
-		seg.header = appendHeaderField(make([]byte, 0, 48), h.opts.Header, seg.rev)
+		seg.header = appendHeaderField(k.headerSpace(), h.opts.Header, seg.rev)
 		for j := 0; j < len(g.cursors); {
 			c := g.cursors[j]
 			if h.offerLocked(&p, c, seg) {

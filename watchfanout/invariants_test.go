@@ -6,6 +6,8 @@ import "testing"
 // is at work.
 func (h *Hub) checkInvariants(t testing.TB) {
 	t.Helper()
+	h.mu.Lock() // before stream.mu: nobody else is there to wait the other way round
+	defer h.mu.Unlock()
 	var watchers, slow, prevs int64
 	attached := map[*cursor]bool{}
 	for s := range h.streams {

@@ -23,19 +23,17 @@ var (
 // watch is what a client knows of one of its watchers, and what the model says
 // it must see next.
 type watch struct {
-	id         int64
-	key, end   string
-	start      int64 // first revision it must see
-	future     int64 // start revision asked for if it was not there yet
-	variant    variant
-	fragment   bool
-	progress   bool
-	next       int   // model events looked at
-	last       int64 // revision of the last event
-	notified   int64 // largest progress revision
-	canceling  bool
-	joined     []*mvccpb.Event // fragments so far
-	joinedSize int
+	id        int64
+	key, end  string
+	start     int64 // first revision it must see
+	future    int64 // start revision asked for if it was not there yet
+	variant   variant
+	fragment  bool
+	progress  bool
+	next      int   // model events looked at
+	last      int64 // revision of the last event
+	notified  int64 // largest progress revision
+	canceling bool
 }
 
 // watcherClient is a client that checks everything it receives.

@@ -97,7 +97,8 @@ func (s *Stream) dropQueue(t *tally) map[*cursor]int64 {
 	back := map[*cursor]int64{}
 	items, controls := q.items[q.head:], q.controls
 	q.items, q.head, q.controls, q.pending = nil, 0, nil, 0
-	q.answers, q.progress, q.ticked, q.starved = 0, false, false, true
+	q.answers, q.progress, q.ticked = 0, false, false
+	q.starved = !q.armed // an armed stream has read everything and will not call Fill by itself
 	for i := range items {
 		it := &items[i]
 		if it.c == nil {

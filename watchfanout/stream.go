@@ -217,6 +217,9 @@ func (s *Stream) start(sp span, v variant, m member, start int64) (synced, wake 
 		m.floor = max(start, rev+1)
 		if start > rev {
 			m.flags |= memberFuture
+			if len(s.future) > 2*s.live+16 {
+				s.startsAfter(rev)
+			}
 			s.future = append(s.future, futureStart{m.id, start})
 		}
 		c = h.syncedCursor(s, sp, v, m.floor)

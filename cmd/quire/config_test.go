@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -241,6 +243,36 @@ func TestBootstrapFlagsCountOnlyOnce(t *testing.T) {
 		t.Errorf("initialised directory: %q", faults)
 	}
 }
+
+var update = flag.Bool("update", false, "write docs/flags.md anew")
+
+// TestFlagsPage keeps the page of the documentation that lists the flags.
+func TestFlagsPage(t *testing.T) {
+	var want bytes.Buffer
+	want.WriteString(flagsPageHead)
+	newFlagSet(newConfig()).help(&want)
+	want.WriteString("```\n")
+	page := filepath.Join("..", "..", "docs", "flags.md")
+	if *update {
+		if err := os.WriteFile(page, want.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("docs/flags.md is not what quire help prints (%v); go test ./cmd/quire -run FlagsPage -update", err)
+	}
+}
+
+const flagsPageHead = `# Flags
+
+What "quire help" prints; a test keeps this page the same. Flags, environment
+and configuration file are etcd's, with etcd's precedence: a configuration file
+stands alone; otherwise a flag goes before its environment variable, and that
+before the default. All faults of a configuration are reported together, and
+nothing is touched before it has none.
+
+` + "```text\n"
 
 func TestRetention(t *testing.T) {
 	for _, tc := range []struct {

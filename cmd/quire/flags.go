@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -292,10 +291,10 @@ func (f *flagSet) withoutEffect() (ignored []string, faults []error) {
 }
 
 // help prints every flag with its default.
-func (f *flagSet) help() {
-	fmt.Fprint(os.Stdout, usage)
+func (f *flagSet) help(w io.Writer) {
+	fmt.Fprint(w, usage)
 	for _, g := range f.groups {
-		fmt.Fprintf(os.Stdout, "\n%s:\n", g.title)
+		fmt.Fprintf(w, "\n%s:\n", g.title)
 		for _, name := range g.names {
 			fl := f.Lookup(name)
 			note := ""
@@ -305,7 +304,7 @@ func (f *flagSet) help() {
 			case refused:
 				note = " (not supported by this version)"
 			}
-			fmt.Fprintf(os.Stdout, "  --%s '%s'\n    %s%s\n", name, fl.DefValue, fl.Usage, note)
+			fmt.Fprintf(w, "  --%s '%s'\n    %s%s\n", name, fl.DefValue, fl.Usage, note)
 		}
 	}
 }

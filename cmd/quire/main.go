@@ -15,7 +15,7 @@ func run(args, environ []string) int {
 	if len(args) > 1 {
 		switch args[1] {
 		case "help":
-			newFlagSet(newConfig()).help()
+			newFlagSet(newConfig()).help(os.Stdout)
 			return 0
 		case "dump", "check":
 			return offline(args[1:], os.Stdout, os.Stderr)
@@ -27,7 +27,7 @@ func run(args, environ []string) int {
 	cfg := newConfig()
 	set, faults := load(cfg, args[1:], environ)
 	if len(faults) == 1 && errors.Is(faults[0], errHelp) {
-		set.help()
+		newFlagSet(newConfig()).help(os.Stdout)
 		return 0
 	}
 	if cfg.ShowVersion && len(faults) == 0 {

@@ -8,13 +8,11 @@ import (
 	"quire/wal"
 )
 
-// walMetrics are the disk's metrics under etcd's names. A durable write of the
-// log is one O_DSYNC write here, so its time stands for etcd's fsync; a
-// checkpoint stands for a commit of etcd's backend.
+// walMetrics are the log's metrics under etcd's names. A durable write is one
+// O_DSYNC write here, so its time stands for etcd's fsync.
 type walMetrics struct {
-	sync   prometheus.Histogram
-	bytes  prometheus.Gauge
-	commit prometheus.Histogram
+	sync  prometheus.Histogram
+	bytes prometheus.Gauge
 }
 
 func newWALMetrics(reg prometheus.Registerer) (*walMetrics, error) {
@@ -29,13 +27,8 @@ func newWALMetrics(reg prometheus.Registerer) (*walMetrics, error) {
 			Namespace: "etcd", Subsystem: "disk", Name: "wal_write_bytes_total",
 			Help: "Bytes written to the log, with headers and padding.",
 		}),
-		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: "etcd", Subsystem: "disk", Name: "backend_commit_duration_seconds",
-			Help:    "Time of a checkpoint of the store.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
-		}),
 	}
-	return w, errors.Join(reg.Register(w.sync), reg.Register(w.bytes), reg.Register(w.commit))
+	return w, errors.Join(reg.Register(w.sync), reg.Register(w.bytes))
 }
 
 // observe is called with the log's lock held.
