@@ -156,7 +156,7 @@ func TestReadsAllocateNothing(t *testing.T) {
 	}
 }
 
-var freedBuf []Loc
+var freedBuf []VersionRef
 
 var keyDigits = func() (d [1000]string) {
 	for i := range d {
