@@ -9,12 +9,14 @@ type request interface {
 	MarshalVT() ([]byte, error)
 }
 
-// decode reads *wire into r, whose bytes alias it. The fast decoder refuses a known
-// field number that comes with another wire type, which protobuf takes for an
-// unknown field; then protobuf decides, and *wire becomes the encoding of what it
-// understood, because the bytes go on to the log.
+// decode reads *wire into r, whose bytes alias it. The fast decoder is stricter than
+// protobuf in one point (a known field number with another wire type, which
+// protobuf takes for an unknown field) and laxer in two (numbers of more than 64
+// bits, groups that end as another). Where that can matter protobuf decides, and
+// *wire becomes the encoding of what it understood, because the bytes go on to the
+// log.
 func decode(wire *[]byte, r request) error {
-	if r.UnmarshalVTUnsafe(*wire) == nil {
+	if plain(*wire) && r.UnmarshalVTUnsafe(*wire) == nil {
 		return nil
 	}
 	proto.Reset(r)
@@ -27,4 +29,15 @@ func decode(wire *[]byte, r request) error {
 	}
 	*wire = b
 	return nil
+}
+
+// plain tells whether a message has nothing at its top level that the two decoders
+// take differently. It looks at tags and lengths only.
+func plain(msg []byte) bool {
+	for ok := true; len(msg) > 0; {
+		if _, msg, ok = nextField(msg); !ok {
+			return false
+		}
+	}
+	return true
 }
