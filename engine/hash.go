@@ -37,7 +37,7 @@ func (e *Engine) HashKV(rev int64) (hash uint32, compactRev, current int64, err 
 		}
 		h := kvHasher{e: e, compactRev: compactRev, rev: at, crc: crc32.Update(0, castagnoli, []byte(hashBucket))}
 		err = h.run()
-		if e.compactRev.Load() == compactRev {
+		if e.compactRev.Load() == compactRev && !errors.Is(err, index.ErrCompacted) {
 			return h.crc, compactRev, current, err
 		}
 	}

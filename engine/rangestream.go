@@ -29,7 +29,10 @@ func (e *Engine) RangeStream(req *pb.RangeRequest, chunkBytes int) *RangeCursor 
 	c := &RangeCursor{e: e, limit: req.Limit, chunk: firstStreamChunk, chunkBytes: chunkBytes}
 	c.req = pb.RangeRequest{Key: req.Key, RangeEnd: req.RangeEnd, Revision: req.Revision,
 		KeysOnly: req.KeysOnly, CountOnly: req.CountOnly}
-	if c.limit <= 0 {
+	switch {
+	case c.limit < 0: // as in etcd: no limit, and everything in one chunk
+		c.limit, c.chunk = math.MaxInt64, math.MaxInt64
+	case c.limit == 0:
 		c.limit = math.MaxInt64
 	}
 	return c

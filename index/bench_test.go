@@ -285,7 +285,7 @@ func BenchmarkGetDuringWrites(b *testing.B) {
 }
 
 // BenchmarkMemory reports the memory per key, with the log of all the puts
-// and after compaction.
+// and after compaction, and how long a garbage collection takes.
 func BenchmarkMemory(b *testing.B) {
 	benchSizes(b, func(b *testing.B, n int) {
 		for range b.N {
@@ -303,6 +303,9 @@ func BenchmarkMemory(b *testing.B) {
 			x.EndWrite()
 			runtime.GC()
 			runtime.ReadMemStats(&compacted)
+			start := time.Now()
+			runtime.GC()
+			b.ReportMetric(time.Since(start).Seconds()*1000, "GC-ms")
 			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/key")
 			b.ReportMetric(float64(compacted.HeapAlloc-before.HeapAlloc)/float64(n), "compacted-B/key")
 			b.ReportMetric(float64(x.MemBytes())/float64(n), "said-B/key")

@@ -44,7 +44,7 @@ func (c *checker) table() error {
 				return fmt.Errorf("slot of %d with flags %#x", r, c.a.flags(r))
 			}
 			key := c.a.key(r)
-			if got := c.x.table.find(c.a, hashOf(key), key); got != r {
+			if got := c.x.table.find(c.a, c.x.table.hash(key), key); got != r {
 				return fmt.Errorf("key %q: slot of %d finds %d", key, r, got)
 			}
 			c.keys = append(c.keys, r)

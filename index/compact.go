@@ -88,6 +88,6 @@ func (x *Index) dropVersion(freed []VersionRef, r ref) []VersionRef {
 func (x *Index) dropKey(freed []VersionRef, r ref) []VersionRef {
 	x.removed++
 	x.tree.remove(r)
-	x.table.remove(hashOf(x.a.key(r)), r)
+	x.table.remove(x.table.hash(x.a.key(r)), r)
 	return x.dropVersion(freed, r)
 }

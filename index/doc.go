@@ -44,7 +44,7 @@
 //     refs; freed ones are reused (arena.go, record.go). The newest version
 //     of a key is in the key's own record, older ones form a chain behind it
 //     (chain.go).
-//   - table: hash of the key to its record, for points (table.go).
+//   - table: hash of the key to its record, in shards, for points (table.go).
 //   - tree: a B+tree over the records in the order of their keys, with
 //     numbers of keys and of live keys below each child, for ranges and counts
 //     (tree.go, node.go, slab.go).
@@ -56,8 +56,8 @@
 // # Costs
 //
 // n is the number of keys, v that of one key's versions after the revision
-// asked for. The memory is 104 bytes for a key of 32 bytes with its version,
-// 40 for each older version (42 in chains longer than seven), and 8 for each
+// asked for. The memory is 105 bytes for a key of 32 bytes with its version,
+// 40 for each older version (42 in chains longer than eight), and 8 for each
 // event in the log.
 //
 //	Find, Get            one probe, O(log v)

@@ -2,6 +2,7 @@ package index
 
 import (
 	"fmt"
+	"hash/maphash"
 	"sync"
 )
 
@@ -26,7 +27,7 @@ type Index struct {
 // New returns an empty directory.
 func New() *Index {
 	a := newArena()
-	return &Index{a: a, tree: newTree(a), done: true}
+	return &Index{a: a, table: table{seed: maphash.MakeSeed()}, tree: newTree(a), done: true}
 }
 
 // BeginWrite locks readers out until EndWrite. Several operations may be done
@@ -49,7 +50,7 @@ type Handle struct {
 // no version is retained. Only the writer may call it, with or without
 // BeginWrite. The handle is good for a Put in either case.
 func (x *Index) Find(key []byte) (Handle, Version, bool) {
-	h := x.handle(hashOf(key), key)
+	h := x.handle(x.table.hash(key), key)
 	if h.ref == 0 {
 		return h, Version{}, false
 	}
@@ -124,7 +125,7 @@ func (v *Version) validate(key []byte) error {
 //
 // Cost: one probe, plus O(log n) in the number of the key's versions after rev.
 func (x *Index) Get(key []byte, rev int64) (Version, bool) {
-	hash := hashOf(key)
+	hash := x.table.hash(key)
 	x.mu.RLock()
 	v, ok := x.get(hash, key, rev)
 	x.mu.RUnlock()
@@ -133,7 +134,7 @@ func (x *Index) Get(key []byte, rev int64) (Version, bool) {
 
 // GetLocked is Get for the writer.
 func (x *Index) GetLocked(key []byte, rev int64) (Version, bool) {
-	return x.get(hashOf(key), key, rev)
+	return x.get(x.table.hash(key), key, rev)
 }
 
 func (x *Index) get(hash uint64, key []byte, rev int64) (Version, bool) {

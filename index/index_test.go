@@ -200,7 +200,7 @@ func checkSteps(t *testing.T, x *Index, m *model) {
 		rev := m.compact + r.Int64N(m.main-m.compact+1)
 		reader{t, x, m}.get("hot", rev)
 		steps := 0
-		for v := x.table.find(a, hashOf([]byte("hot")), []byte("hot")); v != 0 && a.main(v) > rev; steps++ {
+		for v := x.table.find(a, x.table.hash([]byte("hot")), []byte("hot")); v != 0 && a.main(v) > rev; steps++ {
 			if a.flags(v)&freeMark == flagTower && a.jumpMain(v) > rev {
 				v = a.jump(v)
 			} else {

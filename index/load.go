@@ -93,7 +93,8 @@ func (l *Loader) Add(worker int, key []byte, v Version) error {
 	if err := v.validate(key); err != nil {
 		return err
 	}
-	w, x, hash := &l.workers[worker], l.x, hashOf(key)
+	w, x := &l.workers[worker], l.x
+	hash := x.table.hash(key)
 	if e := (event{v.Main, v.Sub}); e.compare(w.newest) > 0 {
 		w.newest = e
 	}

@@ -36,7 +36,7 @@ func (x *Index) Holds(m Relocation) bool {
 
 // version returns the record of a retained version, or 0.
 func (x *Index) version(key []byte, main int64, sub int32) ref {
-	r := x.table.find(x.a, hashOf(key), key)
+	r := x.table.find(x.a, x.table.hash(key), key)
 	if r == 0 {
 		return 0
 	}

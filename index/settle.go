@@ -155,7 +155,7 @@ func (c *chainBuilder) rebuild(r ref) (kept bool, err error) {
 		c.drop(v)
 	}
 	if !a.live(r) && a.main(r) < c.x.compact {
-		c.x.table.remove(hashOf(a.key(r)), r)
+		c.x.table.remove(c.x.table.hash(a.key(r)), r)
 		c.drop(r)
 		return false, nil
 	}

@@ -2,18 +2,22 @@ package index
 
 import (
 	"bytes"
+	"hash/maphash"
 
 	"github.com/cespare/xxhash/v2"
 )
 
-// table finds a key's record by the key: 256 shards by the low bits of the
-// key's xxhash, each an open-addressing array of slots. A slot is the upper
-// half of the hash and the record's ref; 0 is empty. A slot's home is its
-// hash scaled to the number of slots, so the array may have any length and a
-// shard grows by half: at 10 million keys that copies 300 KiB, a pause of a
-// tenth of a millisecond, and the table stays two thirds full on average.
+// table finds a key's record by the key: 256 shards by the key's xxhash, each
+// an open-addressing array of slots. A slot is the upper half of a hash of the
+// key under a secret seed, and the record's ref; 0 is empty. (Clients choose
+// the keys, and keys whose xxhash is the same are easily made: with it alone,
+// a hundred thousand of them would bring the server to a halt.) A slot's home
+// is its hash scaled to the number of slots, so the array may have any length
+// and a shard grows by half: at 10 million keys that copies 300 KiB, a pause
+// of a tenth of a millisecond, and the table stays two thirds full on average.
 // Deleting moves the slots behind back towards their homes: no tombstones.
 type table struct {
+	seed   maphash.Seed
 	shards [tableShards]shard
 }
 
@@ -27,7 +31,11 @@ type shard struct {
 	used  int
 }
 
-func hashOf(key []byte) uint64 { return xxhash.Sum64(key) }
+// hash returns what the other methods want to know of a key: the slot's hash
+// in the upper half, the shard in the lowest bits.
+func (t *table) hash(key []byte) uint64 {
+	return maphash.Bytes(t.seed, key)&^half | xxhash.Sum64(key)&half
+}
 
 func (t *table) shard(hash uint64) *shard { return &t.shards[hash%tableShards] }
 

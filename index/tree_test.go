@@ -42,7 +42,7 @@ func TestTree(t *testing.T) {
 				outOrder(r, keys)
 				for i, k := range keys {
 					x.BeginWrite()
-					x.dropKey(nil, x.table.find(x.a, hashOf([]byte(k)), []byte(k)))
+					x.dropKey(nil, x.table.find(x.a, x.table.hash([]byte(k)), []byte(k)))
 					x.EndWrite()
 					if i == len(keys)/2 || i == len(keys)*9/10 {
 						checkRanks(t, r, x, keys[i+1:])

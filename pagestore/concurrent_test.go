@@ -113,29 +113,7 @@ func concurrent(t *testing.T, fsys disk.FS) {
 		}
 		return err
 	})
-	run("pinned reader", func(rng *rand.Rand) error {
-		pin := s.Pin()
-		defer pin.Release()
-		var refs [20]struct {
-			id  uint64
-			ref Ref
-			n   int
-		}
-		for i := range refs {
-			refs[i].id, refs[i].ref, refs[i].n = o.pick(rng)
-		}
-		time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
-		for _, r := range refs {
-			if r.ref == 0 {
-				continue
-			}
-			if err := readRight(s, r.ref, r.id, r.n); err != nil {
-				return err
-			}
-			reads.Add(1)
-		}
-		return nil
-	})
+	run("pinned reader", func(rng *rand.Rand) error { return readPinned(s, o, rng, &reads) })
 	run("bare reader", func(rng *rand.Rand) error {
 		id, ref, n := o.pick(rng)
 		if ref == 0 {
@@ -221,4 +199,30 @@ func writeOne(s *Store, o *owners, rng *rand.Rand, cuts chan *Cut) error {
 		cuts <- c
 	}
 	return err
+}
+
+// readPinned picks places under a pin and reads them a little later: none may be
+// gone by then.
+func readPinned(s *Store, o *owners, rng *rand.Rand, reads *atomic.Int64) error {
+	pin := s.Pin()
+	defer pin.Release()
+	var refs [20]struct {
+		id  uint64
+		ref Ref
+		n   int
+	}
+	for i := range refs {
+		refs[i].id, refs[i].ref, refs[i].n = o.pick(rng)
+	}
+	time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
+	for _, r := range refs {
+		if r.ref == 0 {
+			continue
+		}
+		if err := readRight(s, r.ref, r.id, r.n); err != nil {
+			return err
+		}
+		reads.Add(1)
+	}
+	return nil
 }

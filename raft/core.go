@@ -244,9 +244,13 @@ func (c *core) watchLog() {
 // anybody without it.
 func (c *core) handOver() {
 	slow := c.gate.waited(c.now) > uint64(c.cfg.electionTicks())
-	if !c.lead.isLeader || c.err != nil || (c.mem.voter && !slow) {
-		return
+	if c.lead.isLeader && c.err == nil && (slow || !c.mem.voter) {
+		c.transferAway()
 	}
+}
+
+// transferAway starts to hand leadership to the voter that is furthest ahead.
+func (c *core) transferAway() {
 	var to, match uint64
 	c.rn.WithProgress(func(id uint64, typ etcdraft.ProgressType, pr tracker.Progress) {
 		if typ == etcdraft.ProgressTypePeer && id != c.cfg.ID && pr.Match >= match {
@@ -259,6 +263,23 @@ func (c *core) handOver() {
 	}
 }
 
+// leavesFirst: a leader does not propose that it ceases to be a voter. It hands
+// over, and the change goes to the next leader. Else, if it were one of two and
+// crashed when the change is committed and the other does not know it yet, the
+// other would need the vote of a member that has the longer log and no vote.
+func (c *core) leavesFirst(cc *raftpb.ConfChangeV2) bool {
+	for _, ch := range cc.GetChanges() {
+		t := ch.GetType()
+		if ch.GetNodeId() == c.cfg.ID && (t == raftpb.ConfChangeRemoveNode || t == raftpb.ConfChangeAddLearnerNode) {
+			if len(c.mem.conf.GetVoters()) > 1 {
+				c.transferAway()
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // stepMessage takes a message from a peer.
 func (c *core) stepMessage(m *raftpb.Message) error {
 	if c.err != nil {
@@ -269,7 +290,7 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 	}
 	switch m.GetType() {
 	case raftpb.MsgProp:
-		if !c.lead.isLeader || !c.admit.admit(m, c.hs.term) {
+		if !c.lead.isLeader || !c.admit.admit(m, c.hs.term) || c.leavesFirst(changeIn(m)) {
 			return nil
 		}
 	case raftpb.MsgReadIndex:
@@ -401,15 +422,6 @@ func (c *core) compact(upTo uint64) (*trimWait, error) {
 	t := &trimWait{index: at, done: make(chan struct{})}
 	c.appends.push(appendItem{pos: c.lastPos, trim: t})
 	return t, nil
-}
-
-func (c *core) reportSnapshot(id uint64, ok bool) {
-	status := etcdraft.SnapshotFinish
-	if !ok {
-		status = etcdraft.SnapshotFailure
-	}
-	c.rn.ReportSnapshot(id, status)
-	c.drain()
 }
 
 // finalState ends the core: it writes the commit index down, so that a restart

@@ -146,8 +146,9 @@
 // # Known limits
 //
 // Membership changes go one member at a time. If one of two voters, as leader,
-// demotes itself and crashes before the other has heard of the commit, nobody
-// can be elected until it is back as a voter: hand over first.
+// commits its own demotion and crashes before the other has heard of it, nobody
+// can be elected. A leader does not propose that, see core.leavesFirst, but it
+// can inherit such an entry from the leader before it.
 //
 // A follower that needs entries which are no longer in the window needs a
 // snapshot, that is a Snapshotter and a transport for its content.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -329,9 +330,14 @@ func (n *Node) ReportUnreachable(id uint64) {
 
 // ReportSnapshot tells how the transfer of a snapshot to a peer ended.
 func (n *Node) ReportSnapshot(id uint64, ok bool) {
+	status := etcdraft.SnapshotFinish
+	if !ok {
+		status = etcdraft.SnapshotFailure
+	}
 	n.mu.Lock()
 	if n.mu.c.err == nil {
-		n.mu.c.reportSnapshot(id, ok)
+		n.mu.c.rn.ReportSnapshot(id, status)
+		n.mu.c.drain()
 	}
 	n.exit(true)
 }

@@ -50,9 +50,14 @@ func (c *core) propose(b *batch) {
 	p := &c.prop
 	p.entry.Data, p.entry.Type = b.data, nil
 	if b.conf {
-		data, err := frameConfChange(b.data, []byte{frameLocal})
+		cc, data, err := frameConfChange(b.data, []byte{frameLocal})
 		if err != nil {
 			c.under.drop(b, err)
+			return
+		}
+		if c.leavesFirst(cc) {
+			c.q.putBack(b)
+			c.stalled = true
 			return
 		}
 		p.entry.Data, p.entry.Type = data, raftpb.EntryConfChangeV2.Enum()
@@ -85,7 +90,7 @@ func (c *core) forward(b *batch) {
 	head := appendOrigin(nil, origin{c.cfg.ID, c.cfg.Session, c.hs.term, b.seq})
 	e := &raftpb.Entry{}
 	if b.conf {
-		data, err := frameConfChange(b.data, head)
+		_, data, err := frameConfChange(b.data, head)
 		if err != nil {
 			c.under.drop(b, err)
 			return
@@ -102,13 +107,24 @@ func (c *core) forward(b *batch) {
 }
 
 // frameConfChange puts the frame head in front of the change's Context.
-func frameConfChange(cc, head []byte) ([]byte, error) {
-	var v raftpb.ConfChangeV2
-	if err := proto.Unmarshal(cc, &v); err != nil {
-		return nil, err
+func frameConfChange(cc, head []byte) (*raftpb.ConfChangeV2, []byte, error) {
+	v := &raftpb.ConfChangeV2{}
+	if err := proto.Unmarshal(cc, v); err != nil {
+		return nil, nil, err
 	}
 	v.Context = append(head, v.Context...)
-	return proto.Marshal(&v)
+	data, err := proto.Marshal(v)
+	return v, data, err
+}
+
+// changeIn returns the membership change that a peer proposes, if it is one.
+func changeIn(m *raftpb.Message) *raftpb.ConfChangeV2 {
+	e := m.GetEntries()[0]
+	if e.GetType() != raftpb.EntryConfChangeV2 {
+		return nil
+	}
+	_, v, _, _ := cutConfChange(e.GetData()) // admitted: it can be read
+	return v
 }
 
 // cutConfChange undoes frameConfChange and returns the change both ways.

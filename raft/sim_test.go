@@ -560,11 +560,7 @@ func (s *sim) member(x *simNode) {
 	w := &simWaiter{s: s, op: fmt.Sprintf("cc%d", s.nextOp)}
 	s.ops[w.op] = w
 	types := []raftpb.ConfChangeType{raftpb.ConfChangeAddNode, raftpb.ConfChangeAddLearnerNode, raftpb.ConfChangeRemoveNode}
-	y := s.nodes[s.rng.IntN(len(s.nodes))]
-	if y.n.Status().IsLeader {
-		return
-	}
-	id := y.id
+	id := uint64(1 + s.rng.IntN(len(s.nodes)))
 	cc, err := proto.Marshal(&raftpb.ConfChangeV2{
 		Changes: []*raftpb.ConfChangeSingle{{Type: types[s.rng.IntN(3)].Enum(), NodeId: &id}},
 		Context: []byte(w.op),
@@ -577,17 +573,22 @@ func (s *sim) member(x *simNode) {
 	}
 }
 
-// members returns the nodes of the newest membership that any node knows.
-func (s *sim) members() []*simNode {
+// newest returns the newest membership that any node knows.
+func (s *sim) newest() *raftpb.ConfState {
 	newest := s.nodes[0]
 	for _, x := range s.nodes {
 		if x.sm.state.applied.index > newest.sm.state.applied.index {
 			newest = x
 		}
 	}
+	return newest.sm.state.conf
+}
+
+// members returns the nodes of the newest membership.
+func (s *sim) members() []*simNode {
 	var out []*simNode
+	conf := s.newest()
 	for _, x := range s.nodes {
-		conf := newest.sm.state.conf
 		if slices.Contains(conf.Voters, x.id) || slices.Contains(conf.Learners, x.id) {
 			out = append(out, x)
 		}
@@ -662,8 +663,8 @@ func (s *sim) run(steps int, done func() bool) bool {
 }
 
 // deadlocked tells a known weakness of single-step membership changes: a leader
-// of two voters commits its own demotion and crashes before the other hears of
-// it. The other still needs the first one's vote, and does not get it, because
+// of two voters commits its own demotion, proposed by the leader before it, and
+// crashes before the other hears of it. The other still needs the first one's vote, and does not get it, because
 // the first one's log is longer.
 func (s *sim) deadlocked() bool {
 	for _, x := range s.nodes {
@@ -671,7 +672,7 @@ func (s *sim) deadlocked() bool {
 			return false
 		}
 	}
-	return len(s.members()[0].sm.state.conf.Voters) <= 1
+	return len(s.newest().Voters) <= 1
 }
 
 func (s *sim) statuses() string {

@@ -22,7 +22,8 @@ type envWarning struct{ key, msg string }
 
 // parseEnv sets the flags that the command line left alone from the
 // environment (KEY=value lines), and returns faults and what is worth a
-// warning: variables that no flag has, and those that a flag overrides.
+// warning: variables that no flag has. A variable beside its flag is a fault, as
+// in etcd.
 func (f *flagSet) parseEnv(environ []string) (warnings []envWarning, faults []error) {
 	values := map[string]string{}
 	for _, kv := range environ {
@@ -42,7 +43,7 @@ func (f *flagSet) parseEnv(environ []string) (warnings []envWarning, faults []er
 		switch {
 		case value == "":
 		case onCommandLine[fl.Name]:
-			warnings = append(warnings, envWarning{key, "conflicting environment variable is shadowed by corresponding command-line flag"})
+			faults = append(faults, fmt.Errorf("conflicting environment variable %s is shadowed by corresponding command-line flag --%s (either unset environment variable or disable flag)", key, fl.Name))
 		default:
 			if err := f.Set(fl.Name, value); err != nil {
 				faults = append(faults, fmt.Errorf("invalid value %q for %s: %w", value, key, err))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -72,6 +73,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 			m.close(context.Background())
 		}
 	}()
+	if _, err := os.Stat(filepath.Join(c.DataDir, "member", "snap", "db")); err == nil {
+		return m, fmt.Errorf("data directory %s holds the data of an etcd member, which quire does not read", c.DataDir)
+	}
 	for _, path := range []string{c.storePath(), c.logPath()} {
 		dir, err := disk.OpenDir(path, disk.Options{NoSync: c.UnsafeNoFsync})
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 )
 
 // peers is a member of three whose peers are played by the test.
@@ -226,18 +227,55 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
-// TestHungLog: a leader with a hung disk hands over, then gives up.
-func TestHungLog(t *testing.T) {
-	p := newPeers(t, []uint64{1, 2, 3}, nil)
+// lead makes the member leader of term 2, with member 2 caught up.
+func (p *peers) lead() {
+	p.t.Helper()
 	p.settle()
 	p.n.Campaign()
 	p.step(&raftpb.Message{Type: raftpb.MsgPreVoteResp.Enum(), From: new(uint64(2)), Term: new(uint64(2))})
 	p.settle()
 	p.step(&raftpb.Message{Type: raftpb.MsgVoteResp.Enum(), From: new(uint64(2)), Term: new(uint64(2))})
-	if !p.n.Status().IsLeader {
-		t.Fatal("does not lead")
-	}
+	p.settle()
 	p.step(&raftpb.Message{Type: raftpb.MsgAppResp.Enum(), From: new(uint64(2)), Term: new(uint64(2)), Index: new(uint64(2))})
+	p.settle()
+	if s := p.n.Status(); !s.IsLeader || s.Applied != 2 {
+		p.t.Fatalf("does not lead: %+v", s)
+	}
+	p.out = nil
+}
+
+// TestLeaderLeaves: a leader that is to be removed hands over, and the change
+// goes to the next leader.
+func TestLeaderLeaves(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.lead()
+	cc, err := proto.Marshal(&raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(1))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.n.ProposeConfChange(cc, newWaiter("leave")); err != nil {
+		t.Fatal(err)
+	}
+	if m := p.take(raftpb.MsgTimeoutNow); len(m) != 1 || m[0].GetTo() != 2 {
+		t.Fatalf("hands over %v", m)
+	}
+	if got := p.n.Status().LastIndex; got != 2 {
+		t.Errorf("proposed it itself, last entry %d", got)
+	}
+	p.heartbeat(2, 3)
+	if m := p.take(raftpb.MsgProp); len(m) != 1 || m[0].GetTo() != 2 {
+		t.Errorf("forwards %v", m)
+	}
+}
+
+// TestHungLog: a leader with a hung disk hands over, then gives up.
+func TestHungLog(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.lead()
+	if err := p.n.Propose([]byte("op"), newWaiter("op")); err != nil { // its write hangs
+		t.Fatal(err)
+	}
+	p.step(&raftpb.Message{Type: raftpb.MsgAppResp.Enum(), From: new(uint64(2)), Term: new(uint64(2)), Index: new(uint64(3))})
 	p.out = nil
 	alive := func() {
 		p.st.Tick()
