@@ -54,9 +54,7 @@ type Call struct {
 	kind [1]byte // the head of the operation being proposed
 
 	// Decoded requests, reused. At most one is in use.
-	put   pb.PutRequest
 	rng   pb.RangeRequest
-	del   pb.DeleteRangeRequest
 	txn   pb.TxnRequest
 	count int64 // what the slow-request log calls the response count
 

@@ -1,6 +1,20 @@
 package rpc
 
-import "google.golang.org/protobuf/proto"
+import (
+	"errors"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// Two decoders are at work. The generated one (UnmarshalVTUnsafe) is fast and
+// points into the request, but it forgives what protobuf forbids (a varint beyond
+// 64 bits, a group that ends as another) and refuses what protobuf permits (a
+// known field number with another wire type, which is an unknown field). The
+// library, which etcd uses, decides. So the generated decoder is used where a
+// check of the encoding has shown that both agree; everything else goes through
+// the library, and what goes on to the log is then the encoding of what it
+// understood, because the engine reads that with the generated decoder again.
 
 // request is a generated request message.
 type request interface {
@@ -9,17 +23,8 @@ type request interface {
 	MarshalVT() ([]byte, error)
 }
 
-// decode reads *wire into r, whose bytes alias it. The fast decoder is stricter than
-// protobuf in one point (a known field number with another wire type, which
-// protobuf takes for an unknown field) and laxer in two (numbers of more than 64
-// bits, groups that end as another). Where that can matter protobuf decides, and
-// *wire becomes the encoding of what it understood, because the bytes go on to the
-// log.
+// decode reads *wire into the empty r and may replace *wire.
 func decode(wire *[]byte, r request) error {
-	if plain(*wire) && r.UnmarshalVTUnsafe(*wire) == nil {
-		return nil
-	}
-	proto.Reset(r)
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(*wire, r); err != nil {
 		return malformed(err)
 	}
@@ -31,13 +36,82 @@ func decode(wire *[]byte, r request) error {
 	return nil
 }
 
-// plain tells whether a message has nothing at its top level that the two decoders
-// take differently. It looks at tags and lengths only.
-func plain(msg []byte) bool {
-	for ok := true; len(msg) > 0; {
-		if _, msg, ok = nextField(msg); !ok {
-			return false
-		}
+// decodeChecked is decode for requests of which many come: if the check finds
+// nothing, r points into *wire.
+func decodeChecked(wire *[]byte, r request, check func([]byte) error) error {
+	if check(*wire) == nil && r.UnmarshalVTUnsafe(*wire) == nil {
+		return nil
 	}
-	return true
+	proto.Reset(r)
+	return decode(wire, r)
+}
+
+var errNotWellFormed = errors.New("rpc: a decoder has to look at it")
+
+// wellFormed checks the encoding of a message without message fields.
+func wellFormed(msg []byte) error {
+	for len(msg) > 0 {
+		num, _, n := protowire.ConsumeField(msg)
+		if n < 0 || num > protowire.MaxValidNumber {
+			return errNotWellFormed
+		}
+		msg = msg[n:]
+	}
+	return nil
+}
+
+// maxTxnDepth is how deep transactions may nest to be decoded here; the library
+// has a bound of its own and decides about deeper ones.
+const maxTxnDepth = 1000
+
+// wellFormedTxn checks the encoding of a TxnRequest and of everything in it.
+func wellFormedTxn(msg []byte) error { return wellFormedNested(msg, maxTxnDepth) }
+
+func wellFormedNested(msg []byte, depth int) error {
+	if depth == 0 {
+		return errNotWellFormed
+	}
+	return eachMessage(msg, func(num protowire.Number, sub []byte) error {
+		switch num {
+		case 1: // compare
+			return wellFormed(sub)
+		case 2, 3: // success, failure
+			return wellFormedOp(sub, depth)
+		}
+		return nil
+	})
+}
+
+func wellFormedOp(msg []byte, depth int) error {
+	return eachMessage(msg, func(num protowire.Number, sub []byte) error {
+		switch num {
+		case 1, 2, 3: // range, put, delete
+			return wellFormed(sub)
+		case 4:
+			return wellFormedNested(sub, depth-1)
+		}
+		return nil
+	})
+}
+
+// eachMessage checks the encoding of msg and calls do for its fields of bytes.
+func eachMessage(msg []byte, do func(protowire.Number, []byte) error) error {
+	for len(msg) > 0 {
+		num, typ, tag := protowire.ConsumeTag(msg)
+		if tag < 0 || num > protowire.MaxValidNumber {
+			return errNotWellFormed
+		}
+		n := protowire.ConsumeFieldValue(num, typ, msg[tag:])
+		if n < 0 {
+			return errNotWellFormed
+		}
+		if typ == protowire.BytesType {
+			sub, _ := protowire.ConsumeBytes(msg[tag : tag+n])
+			if err := do(num, sub); err != nil {
+				return err
+			}
+		}
+		msg = msg[tag+n:]
+	}
+	return nil
 }

@@ -26,9 +26,12 @@ func (s *Server) kvMethods() []*Method {
 func (s *Server) serveRange(c *Call) {
 	r := &c.rng
 	r.Reset()
-	if err := decode(&c.Req, r); err != nil {
-		c.Fail(err)
-		return
+	if !scanRangeInto(r, c.Req) {
+		r.Reset()
+		if err := decode(&c.Req, r); err != nil {
+			c.Fail(err)
+			return
+		}
 	}
 	if err := s.checkLearnerRead(r.Serializable); err != nil {
 		c.Fail(err)
@@ -55,8 +58,13 @@ func doRange(c *Call) {
 }
 
 func (s *Server) servePut(c *Call) {
-	r := &c.put
-	r.Reset()
+	if cost, ok := scanPut(c.Req); ok {
+		if s.admit(c, cost) {
+			c.propose(engine.OpPut, c.Req)
+		}
+		return
+	}
+	r := &pb.PutRequest{}
 	if err := decode(&c.Req, r); err != nil {
 		c.Fail(err)
 		return
@@ -72,8 +80,11 @@ func (s *Server) servePut(c *Call) {
 }
 
 func (s *Server) serveDeleteRange(c *Call) {
-	r := &c.del
-	r.Reset()
+	if scanDelete(c.Req) {
+		c.propose(engine.OpDeleteRange, c.Req)
+		return
+	}
+	r := &pb.DeleteRangeRequest{}
 	if err := decode(&c.Req, r); err != nil {
 		c.Fail(err)
 		return
@@ -98,13 +109,9 @@ func (s *Server) serveTxn(c *Call) {
 // decodeTxn serves what the scan has left: whatever only reads, nests, writes
 // more than once or is wrong.
 func (s *Server) decodeTxn(c *Call) {
-	if tooDeep(c.Req) {
-		c.Fail(errTooDeep)
-		return
-	}
 	r := &c.txn
 	r.Reset()
-	if err := decode(&c.Req, r); err != nil {
+	if err := decodeChecked(&c.Req, r, wellFormedTxn); err != nil {
 		c.Fail(err)
 		return
 	}

@@ -1,10 +1,6 @@
 package rpc
 
 import (
-	"errors"
-
-	"google.golang.org/protobuf/encoding/protowire"
-
 	pb "quire/api/etcdserverpb"
 )
 
@@ -94,54 +90,4 @@ func checkOp(op *pb.RequestOp, maxOps int) error {
 		return checkTxn(u.RequestTxn, maxOps)
 	}
 	return errKeyNotFound // an operation that asks for nothing
-}
-
-// maxTxnDepth is where etcd's decoder gives up: 10,000 nested messages, two of
-// them (TxnRequest and RequestOp) per nested transaction.
-const maxTxnDepth = 5000
-
-var errTooDeep = malformed(errors.New("proto: exceeded maximum recursion depth"))
-
-// tooDeep scans for transactions nested deeper than maxTxnDepth without
-// recursion, so that decoding, which recurses, cannot be driven into a deep
-// stack. Broken encodings are left to the decoder.
-func tooDeep(req []byte) bool {
-	if len(req) < 4*maxTxnDepth { // two tags and two lengths per level
-		return false
-	}
-	// ends holds where each open message stops; even depths are transactions,
-	// odd ones operations.
-	ends := make([]int, 1, 64)
-	ends[0] = len(req)
-	for at := 0; len(ends) > 0; {
-		depth := len(ends) - 1
-		if at >= ends[depth] {
-			ends = ends[:depth]
-			continue
-		}
-		num, typ, n := protowire.ConsumeTag(req[at:ends[depth]])
-		if n < 0 {
-			return false
-		}
-		at += n
-		nested := depth%2 == 0 && (num == 2 || num == 3) || depth%2 == 1 && num == 4
-		if nested && typ == protowire.BytesType {
-			size, n := protowire.ConsumeVarint(req[at:ends[depth]])
-			if n < 0 || size > uint64(ends[depth]-at-n) {
-				return false
-			}
-			at += n
-			ends = append(ends, at+int(size))
-			if len(ends) > 2*maxTxnDepth {
-				return true
-			}
-			continue
-		}
-		n = protowire.ConsumeFieldValue(num, typ, req[at:ends[depth]])
-		if n < 0 {
-			return false
-		}
-		at += n
-	}
-	return false
 }

@@ -6,13 +6,14 @@ import (
 	pb "quire/api/etcdserverpb"
 )
 
-// The write path looks at a transaction only to validate it: the raw bytes are
-// what is proposed. So the common shape is scanned in place, without decoding: at
-// most one write on each branch and nothing nested, which is all that Kubernetes
-// sends. The scan says yes only to what the decoding path accepts too; to
-// everything else, valid or not, it says "decode it". BenchmarkValidate: 170 ns
-// and no allocation instead of 770 ns and 11 for a Kubernetes update. (A put
-// decodes in 20 ns into reused memory; scanning it is no gain.)
+// The common shapes of the hot requests are scanned in place: for a write the
+// raw bytes are what is proposed, so it only has to be validated, and a Range
+// has a dozen flat fields. A scan says yes only to what the decoding path
+// accepts too; to everything else, valid or not, it says "decode it". Scanned
+// transactions have at most one write on each branch and nothing nested, which
+// is all that Kubernetes sends. BenchmarkValidate: 170 ns and no allocation
+// instead of 680 ns and 11 for a Kubernetes update; 30 ns for a put, of which 10
+// are for being as strict as etcd (decode.go).
 
 // field is one field of a scanned message: v for varints, b for bytes.
 type field struct {
@@ -138,6 +139,56 @@ func scanRange(msg []byte) bool {
 		}
 	}
 	return keyLen > 0
+}
+
+// scanRangeInto decodes a RangeRequest of known fields into r, which is empty
+// and then points into msg.
+func scanRangeInto(r *pb.RangeRequest, msg []byte) bool {
+	for len(msg) > 0 {
+		f, rest, ok := nextField(msg)
+		if !ok {
+			return false
+		}
+		msg = rest
+		if f.typ == protowire.BytesType {
+			switch f.num {
+			case 1:
+				r.Key = f.b
+			case 2:
+				r.RangeEnd = f.b
+			default:
+				return false
+			}
+			continue
+		}
+		switch f.num {
+		case 3:
+			r.Limit = int64(f.v)
+		case 4:
+			r.Revision = int64(f.v)
+		case 5:
+			r.SortOrder = pb.RangeRequest_SortOrder(f.v)
+		case 6:
+			r.SortTarget = pb.RangeRequest_SortTarget(f.v)
+		case 7:
+			r.Serializable = f.v != 0
+		case 8:
+			r.KeysOnly = f.v != 0
+		case 9:
+			r.CountOnly = f.v != 0
+		case 10:
+			r.MinModRevision = int64(f.v)
+		case 11:
+			r.MaxModRevision = int64(f.v)
+		case 12:
+			r.MinCreateRevision = int64(f.v)
+		case 13:
+			r.MaxCreateRevision = int64(f.v)
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // scanCompare validates a Compare.

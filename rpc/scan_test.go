@@ -2,7 +2,10 @@ package rpc
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
@@ -29,7 +32,7 @@ func TestScansTakeTheCommonShapes(t *testing.T) {
 // decodedPut and decodedTxn are what the decoding path says.
 func decodedPut(msg []byte) (cost int, ok bool) {
 	var r pb.PutRequest
-	if r.UnmarshalVT(msg) != nil || checkPut(&r) != nil {
+	if proto.Unmarshal(msg, &r) != nil || checkPut(&r) != nil {
 		return 0, false
 	}
 	return costPut(&r), true
@@ -37,14 +40,23 @@ func decodedPut(msg []byte) (cost int, ok bool) {
 
 func decodedTxn(msg []byte, maxOps int) (cost int, ok bool) {
 	var r pb.TxnRequest
-	if tooDeep(msg) || r.UnmarshalVT(msg) != nil || checkTxn(&r, maxOps) != nil || checkOverlaps(&r) != nil {
+	if proto.Unmarshal(msg, &r) != nil || checkTxn(&r, maxOps) != nil || checkOverlaps(&r) != nil {
 		return 0, false
 	}
 	readOnly, _ := classifyTxn(&r)
 	return costTxn(&r), !readOnly
 }
 
-// FuzzScan: whatever a scan accepts, decoding accepts, at the same cost.
+// known forgets the unknown fields of m and of what is in it.
+func known(m proto.Message) {
+	b, err := proto.Marshal(m)
+	must(err)
+	must((proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, m))
+}
+
+// FuzzScan: whatever a scan accepts, decoding accepts, at the same cost; and
+// what decoding gives is what etcd's protobuf library gives, here and in the
+// engine.
 func FuzzScan(f *testing.F) {
 	r := rand.New(rand.NewPCG(3, 4))
 	f.Add(k8sUpdate(3))
@@ -65,9 +77,42 @@ func FuzzScan(f *testing.F) {
 				t.Errorf("txn %x: scan accepts at cost %d, decoding says %d, %v", msg, cost, want, valid)
 			}
 		}
+		var scanned, decoded pb.RangeRequest
+		if scanRangeInto(&scanned, msg) {
+			if proto.Unmarshal(msg, &decoded) != nil || !proto.Equal(&scanned, &decoded) {
+				t.Errorf("range %x: scan says %v, decoding %v", msg, &scanned, &decoded)
+			}
+		}
+		for _, r := range []struct {
+			library, ours, again request
+			check                func([]byte) error
+		}{
+			{&pb.PutRequest{}, &pb.PutRequest{}, &pb.PutRequest{}, wellFormed},
+			{&pb.RangeRequest{}, &pb.RangeRequest{}, &pb.RangeRequest{}, wellFormed},
+			{&pb.TxnRequest{}, &pb.TxnRequest{}, &pb.TxnRequest{}, wellFormedTxn},
+			{&pb.LeaseGrantRequest{}, &pb.LeaseGrantRequest{}, &pb.LeaseGrantRequest{}, func([]byte) error { return errNotWellFormed }},
+		} {
+			wire := slices.Clone(msg)
+			err := proto.Unmarshal(msg, r.library)
+			if ours := decodeChecked(&wire, r.ours, r.check); (ours == nil) != (err == nil) {
+				t.Errorf("%T %x: library says %v, we %v", r.ours, msg, err, ours)
+			}
+			if err != nil {
+				continue
+			}
+			if err := r.again.UnmarshalVTUnsafe(wire); err != nil {
+				t.Errorf("%T %x: the engine cannot read %x: %v", r.ours, msg, wire, err)
+			}
+			known(r.library)
+			for _, m := range []request{r.ours, r.again} {
+				if known(m); !proto.Equal(m, r.library) {
+					t.Errorf("%T %x: library reads %v, we %v", m, msg, r.library, m)
+				}
+			}
+		}
 		if scanDelete(msg) {
 			var r pb.DeleteRangeRequest
-			if r.UnmarshalVT(msg) != nil || checkDelete(&r) != nil {
+			if proto.Unmarshal(msg, &r) != nil || checkDelete(&r) != nil {
 				t.Errorf("delete %x: scan accepts", msg)
 			}
 		}
@@ -78,12 +123,17 @@ func BenchmarkValidate(b *testing.B) {
 	put, txn := putBytes(b, "/registry/pods/default/some-pod-name", string(make([]byte, 256))), k8sUpdate(256)
 	var p pb.PutRequest
 	var x pb.TxnRequest
+	var r pb.RangeRequest
+	rng, err := (&pb.RangeRequest{Key: []byte("/registry/pods/default/some-pod-name"), Limit: 1}).MarshalVT()
+	must(err)
 	for _, bm := range []struct {
 		name string
 		do   func() bool
 	}{
 		{"put/scan", func() bool { _, ok := scanPut(put); return ok }},
 		{"put/decode", func() bool { p.Reset(); return p.UnmarshalVTUnsafe(put) == nil && checkPut(&p) == nil }},
+		{"range/scan", func() bool { r.Reset(); return scanRangeInto(&r, rng) }},
+		{"range/decode", func() bool { r.Reset(); return r.UnmarshalVTUnsafe(rng) == nil }},
 		{"txn/scan", func() bool { _, ok := scanTxn(txn, 128); return ok }},
 		{"txn/decode", func() bool {
 			x.Reset()

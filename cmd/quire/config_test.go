@@ -129,16 +129,16 @@ func TestFaultsAreReportedTogether(t *testing.T) {
 func TestPrecedence(t *testing.T) {
 	t.Chdir(t.TempDir())
 	env := []string{"ETCD_NAME=from-env", "ETCD_ELECTION_TIMEOUT=2000", "ETCD_UNKNOWN=secret", "ETCD_VERIFY=all", "PATH=/bin"}
-	c, set, faults := loadFor(t, []string{"--name", "from-flag"}, env)
-	if len(faults) > 0 || c.Name != "from-flag" || c.ElectionMillis != 2000 {
-		t.Errorf("flags go before environment: %v, %+v", faults, c)
+	c, set, faults := loadFor(t, []string{"--log-level", "warn"}, env)
+	if len(faults) > 0 || c.Name != "from-env" || c.ElectionMillis != 2000 || c.LogLevel != "warn" {
+		t.Errorf("flags and environment: %v, %+v", faults, c)
 	}
-	want := []envWarning{
-		{"ETCD_NAME", "conflicting environment variable is shadowed by corresponding command-line flag"},
-		{"ETCD_UNKNOWN", "unrecognized environment variable"},
-	}
+	want := []envWarning{{"ETCD_UNKNOWN", "unrecognized environment variable"}}
 	if !slices.Equal(set.envWarnings, want) {
 		t.Errorf("warnings %v, want %v", set.envWarnings, want)
+	}
+	if _, _, faults := loadFor(t, []string{"--name", "from-flag"}, env); len(faults) != 1 || !strings.HasPrefix(faults[0], "conflicting environment variable ETCD_NAME is shadowed") {
+		t.Errorf("a flag and its variable: %q", faults)
 	}
 	file := writeFile(t, "name: from-file\n")
 	for _, how := range []struct{ args, env []string }{
