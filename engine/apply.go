@@ -42,7 +42,8 @@ type applier struct {
 	wants   bool // the publisher wants previous values
 	put     pb.PutRequest
 	entries uint64 // since the last checkpoint
-	bytes   int64  // appended since the last checkpoint
+	bytes   int64  // of records appended since the last checkpoint
+	logged  int64  // of entries applied since the last checkpoint
 	broken  error
 }
 
@@ -66,6 +67,7 @@ func (e *Engine) Apply(index, term uint64, data []byte, waiters []interface{ Dro
 		return
 	}
 	a.begin(index, term)
+	a.logged += int64(len(data))
 	for len(data) > 0 && a.broken == nil {
 		n, w := binary.Uvarint(data)
 		if w <= 0 || n > uint64(len(data)-w) {

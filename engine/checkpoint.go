@@ -41,7 +41,7 @@ func (c *checkpointer) kick() {
 // checkpointDue tells whether enough has been applied since the last checkpoint.
 func (a *applier) checkpointDue() bool {
 	o := &a.e.opts
-	if a.bytes >= o.CheckpointBytes {
+	if max(a.bytes, a.logged) >= o.CheckpointBytes {
 		return true
 	}
 	return a.entries >= o.CheckpointEntries && o.Now()-a.e.checkpoint.last >= int64(o.CheckpointMinInterval)
@@ -91,7 +91,7 @@ func (e *Engine) Checkpoint() error {
 	st := stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
 		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: e.graveRefs()}
 	cut, err := e.store.Cut(m.encode(), func(w io.Writer) error { return st.writeTo(w) })
-	e.ap.entries, e.ap.bytes, e.checkpoint.last = 0, 0, e.opts.Now()
+	e.ap.entries, e.ap.bytes, e.ap.logged, e.checkpoint.last = 0, 0, 0, e.opts.Now()
 	e.writer.Unlock()
 	if err == nil {
 		err = cut.Commit()

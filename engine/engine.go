@@ -26,7 +26,7 @@ type Options struct {
 	QuotaBytes int64
 	// MinLeaseTTL in seconds; shorter grants are raised to it. Default 2.
 	MinLeaseTTL int64
-	// CheckpointBytes of records after which a checkpoint is due (default 32 MiB);
+	// CheckpointBytes of records or of log after which a checkpoint is due (default 32 MiB);
 	// it bounds the replay at start.
 	CheckpointBytes int64
 	// CheckpointEntries of log after which a checkpoint is due, but no more often
