@@ -32,11 +32,11 @@ func powerCuts(seed uint64) (images int, err error) {
 	for life := range lives {
 		var kept *disk.Mem
 		var keptOutcomes []outcome
-		w.onImage = func(img *disk.Mem, possible []outcome) error {
+		w.onImage = func(img *disk.Mem, choice disk.CrashChoice, possible []outcome) error {
 			if w.rng.IntN(10) == 0 || kept == nil {
 				kept, keptOutcomes = img.Clone(seed), append([]outcome(nil), possible...)
 			}
-			return w.checkImage(img, possible, 2)
+			return w.checkImage(img, choice, possible, 2)
 		}
 		w.watch()
 		if err := w.start(); err != nil {
@@ -51,18 +51,19 @@ func powerCuts(seed uint64) (images int, err error) {
 	return w.images, nil
 }
 
-// checkImage recovers an image; sometimes it cuts the power at each operation of
-// that, too. What was recovered once must be what is recovered again.
-func (w *world) checkImage(img *disk.Mem, possible []outcome, depth int) error {
-	if depth > 0 && w.rng.IntN(10) == 0 {
+// checkImage recovers an image; sometimes, and mostly after the death of the
+// process only, it cuts the power at each operation of that, too. What was
+// recovered once must be what is recovered again.
+func (w *world) checkImage(img *disk.Mem, choice disk.CrashChoice, possible []outcome, depth int) error {
+	if depth > 0 && (w.rng.IntN(20) == 0 || choice.Process && w.rng.IntN(2) == 0) {
 		var inner error
 		img.OnOp(func(op int) {
 			if inner != nil {
 				return
 			}
 			w.images++
-			choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0}
-			if err := w.checkImage(img.Crash(choice), possible, depth-1); err != nil {
+			choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0, Process: w.rng.IntN(8) == 0}
+			if err := w.checkImage(img.Crash(choice), choice, possible, depth-1); err != nil {
 				inner = fmt.Errorf("power cut in recovery, operation %d, %+v: %w", op, choice, err)
 			}
 		})

@@ -159,15 +159,18 @@
 //     None otherwise: refuse.
 //  2. Check that every segment that it names is there and long enough, and that
 //     the state is whole. If not: refuse. Up to here nothing has been changed.
-//  3. Write and sync the manifest with the next incarnation, to the other slot
+//  3. Write the bytes of the slot that counts to it once more, and sync it. Then
+//     write and sync the manifest with the next incarnation, to the other slot
 //     first, then to this one.
 //  4. Cut every segment back to the length in the manifest, remove segment and
 //     state files that it does not name.
 //
-// Step 3 comes before step 4 because the manifest that was read may not be on the
-// disk: if the process was killed in Commit between a write and its sync, it is in
-// the kernel's memory only, and a power cut could bring the older one back,
-// which names the files that step 4 removes.
+// The manifest that was read may not be on the disk: if the process was killed in
+// Commit between a write and its sync, or the sync failed, it is in the kernel's
+// memory only. Then the other slot is the only one on the disk, and must not be
+// written before this one is; and a power cut could bring the older manifest
+// back, which names the files that step 4 removes. Hence the first half of step 3,
+// and step 3 before step 4.
 //
 // # Crashes, case by case
 //

@@ -273,10 +273,15 @@ func (s *Store) beginIncarnation(r *inspection) error {
 		}
 		roots.files[i] = f
 	}
-	// Fresh: slot 0 is written first, as mayStartFresh assumes.
-	roots.newest = max(r.newest, 0)
-	if r.newest < 0 {
-		roots.newest = 1
+	roots.newest = 1 // fresh: slot 0 is written first, as mayStartFresh assumes
+	if r.newest >= 0 {
+		// What was read may be in the kernel's memory only; the other slot,
+		// which is written next, would then be the only one on the disk.
+		// Bytes that are there already cannot be torn.
+		roots.newest = r.newest
+		if err := writeSlot(roots.files[r.newest], r.slots[r.newest].raw); err != nil {
+			return err
+		}
 	}
 	if _, err := roots.write(&m); err != nil {
 		return err

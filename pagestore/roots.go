@@ -65,6 +65,7 @@ func (r *roots) close() {
 type slot struct {
 	missing bool
 	blank   bool // never written
+	raw     []byte
 	m       *manifest
 	err     error // why there is no m
 }
@@ -81,7 +82,7 @@ func readSlots(fsys disk.FS) ([2]slot, error) {
 		case err != nil:
 			return slots, err
 		}
-		slots[i].blank = blankSlot(b)
+		slots[i].blank, slots[i].raw = blankSlot(b), b
 		slots[i].m, slots[i].err = decodeManifest(name, b)
 	}
 	return slots, nil

@@ -135,7 +135,7 @@ func TestSlotErrorThenPowerCut(t *testing.T) {
 	for i := range 24 {
 		m := disk.NewMem(uint64(i))
 		mustOpen(t, m, testOptions()) // the slots exist
-		left := 2 + i/4%3
+		left := 3 + i/4%3 // Open writes up to twice
 		l := liar{m, slotNames[i%2], &left, i/2%2 == 0}
 		w := newWorld(uint64(i), m)
 		if err := w.slotError(l); err != nil {
@@ -150,7 +150,9 @@ func (w *world) slotError(l liar) error {
 		return err
 	}
 	w.s, w.possible = s, []outcome{found}
-	w.onImage = func(img *disk.Mem, possible []outcome) error { return w.checkImage(img, possible, 0) }
+	w.onImage = func(img *disk.Mem, choice disk.CrashChoice, possible []outcome) error {
+		return w.checkImage(img, choice, possible, 1)
+	}
 	w.chances = 10
 	w.watch()
 	for range 4 {

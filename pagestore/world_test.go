@@ -72,8 +72,8 @@ type world struct {
 	lateIs   outcome
 	possible []outcome // what a recovery may find: the last committed, then attempts
 
-	onImage func(*disk.Mem, []outcome) error // at each operation of the disk
-	fault   error                            // of onImage
+	onImage func(*disk.Mem, disk.CrashChoice, []outcome) error // at each operation of the disk
+	fault   error                                              // of onImage
 	images  int
 	chances int // images at each operation, at least 1
 }
@@ -107,8 +107,8 @@ func (w *world) watch() {
 		}
 		for range max(w.chances, 1) {
 			w.images++
-			choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0}
-			if err := w.onImage(w.disk.Crash(choice), w.possible); err != nil {
+			choice := disk.CrashChoice{Seed: w.rng.Uint64(), Fate: disk.Fate(w.rng.IntN(4)), Strict: w.rng.IntN(2) == 0, Process: w.rng.IntN(8) == 0}
+			if err := w.onImage(w.disk.Crash(choice), choice, w.possible); err != nil {
 				w.fault = fmt.Errorf("power cut at operation %d, %+v: %w", op, choice, err)
 			}
 		}
