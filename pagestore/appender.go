@@ -1,9 +1,6 @@
 package pagestore
 
-import (
-	"encoding/binary"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // appender fills pages for one writer: the apply goroutine has one, Reclaim has
 // another, and neither waits for the other. Its open page is private to that
@@ -20,6 +17,11 @@ type appender struct {
 	limit   int      // bytes of open that may be taken
 	records int
 	off     int64 // where the next page goes in seg
+	// holding keeps sealed pages back, so that records in them can be made
+	// void: held are the pages, ended the segments that end with them.
+	holding bool
+	held    []*frame
+	ended   []*segment
 	// taken is used, for Size: the open page counts, too. 0 without one.
 	taken atomic.Int64
 
@@ -41,7 +43,7 @@ func (a *appender) alloc(n int) (Ref, []byte, error) {
 		}
 	}
 	at := a.used
-	start := at + binary.PutUvarint(a.open.data[at:], uint64(n))
+	start := putRecordLength(a.open.data, at, n)
 	end := start + n
 	a.used = end
 	a.taken.Store(int64(end))
@@ -87,20 +89,26 @@ func (a *appender) seal() {
 	if f == nil {
 		return
 	}
-	if a.records == 0 { // opened, but its first record failed
-		panic("pagestore: sealing an empty page")
-	}
 	f.head.records = uint32(a.records)
 	f.head.used = uint32(a.used)
 	f.head.length = uint32(roundUp(int64(a.used)))
 	a.off += int64(f.head.length)
 	a.open = nil
 	a.taken.Store(0)
-	content := int64(a.used - pageHeadBytes)
-	if f.head.kind == kindJumbo {
-		a.seg.tally.addJumbo(f.page(), content)
-	} else {
-		a.seg.tally.add(int64(a.records), content)
+	if a.holding {
+		a.held = append(a.held, f)
+		return
+	}
+	a.pass(f)
+}
+
+// pass gives a sealed page, which will not change any more, to the write behind.
+func (a *appender) pass(f *frame) {
+	content := int64(f.head.used - pageHeadBytes)
+	if f.head.kind != kindJumbo {
+		f.seg.tally.add(int64(f.head.records), content)
+	} else if f.head.records > 0 {
+		f.seg.tally.addJumbo(f.page(), content)
 	}
 	a.s.enqueue(a, f)
 }
@@ -111,8 +119,50 @@ func (a *appender) roll() {
 	if a.seg == nil {
 		return
 	}
-	a.s.mu.Lock()
-	a.seg.full = true
-	a.s.mu.Unlock()
+	if a.ended = append(a.ended, a.seg); !a.holding {
+		a.endSegments()
+	}
 	a.seg = nil
+}
+
+// endSegments makes it known that nothing more comes into the segments that have
+// been rolled.
+func (a *appender) endSegments() {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	for _, seg := range a.ended {
+		seg.full = true
+	}
+	a.ended = a.ended[:0]
+}
+
+// hold keeps the pages that are sealed from now on back, until release.
+func (a *appender) hold() { a.holding = true }
+
+// release gives the pages that were held back to the write behind.
+func (a *appender) release() {
+	for _, f := range a.held {
+		a.pass(f)
+	}
+	clear(a.held)
+	a.held, a.holding = a.held[:0], false
+	a.endSegments()
+}
+
+// void takes back a record that was appended since hold and that nobody has been
+// told of.
+func (a *appender) void(ref Ref) {
+	if f := a.open; f != nil && f.seg.id == ref.segment() && f.page() == ref.page() {
+		makeVoid(f.data, ref.offset())
+		a.records--
+		return
+	}
+	for _, f := range a.held {
+		if f.seg.id == ref.segment() && f.page() == ref.page() {
+			makeVoid(f.data, ref.offset())
+			f.head.records--
+			return
+		}
+	}
+	panic("pagestore: void record is not held")
 }

@@ -146,7 +146,7 @@ func (s *Store) writeFooter(c cutSegment) (end int64, err error) {
 	if records != c.records {
 		return 0, c.seg.at(0).corrupt("another number of records than were appended", c.records, records)
 	}
-	if err := w.flush(); err != nil {
+	if err := w.finish(); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()

@@ -56,7 +56,9 @@
 //  4. What is removed or cut off is not named by any manifest that recovery could
 //     find.
 //  5. A checkpoint has no record twice: the copies made by Reclaim enter it in
-//     the same Cut in which the segments they were copied from leave it.
+//     the same Cut in which the segments they were copied from leave it; and it
+//     has no copy of a record that was dead before the copy was taken by the
+//     owner.
 //  6. A reader with a Pin finds every segment that it could find when it took
 //     the Pin.
 //
@@ -84,8 +86,10 @@
 //	44  u32 end of the content; zeroes from there to length
 //	48      content
 //
-// Content of kinds 1 and 2: for each record a uvarint of its length and its
-// bytes. A Ref points at the uvarint. Kind 2 has exactly one record.
+// Content of kinds 1 and 2: for each record a uvarint of its length << 1, with
+// bit 0 set if it is void, and its bytes. A Ref points at the uvarint. Kind 2 has
+// exactly one record. Void records are not counted in the head, have no entry in
+// the footer and are never read: copies that Reclaim made for nothing.
 //
 // Content of kind 3, one page of a footer:
 //

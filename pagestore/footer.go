@@ -55,11 +55,17 @@ func (w *hintWriter) add(l located) error {
 	return nil
 }
 
-// flush writes the page being filled, if anything is in it.
-func (w *hintWriter) flush() error {
-	if w.n == 0 {
+// finish writes what is left. A footer has at least one page, even when all
+// records are void.
+func (w *hintWriter) finish() error {
+	if w.n == 0 && w.at.off > w.end {
 		return nil
 	}
+	return w.flush()
+}
+
+// flush writes the page being filled.
+func (w *hintWriter) flush() error {
 	used := len(w.buf)
 	length := roundUp(int64(used))
 	w.buf = append(w.buf, make([]byte, length-int64(used))...)

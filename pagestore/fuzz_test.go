@@ -50,7 +50,7 @@ func decodeAnyPage(t *testing.T, page []byte) {
 	records := 0
 	eachRecord(page[:length], h, at, func(off int, rec []byte) error {
 		records++
-		if got, _, ok := recordAt(page[:length], off); !ok || !bytes.Equal(got, rec) {
+		if got, end, void := recordAt(page[:length], off); end == 0 || void || !bytes.Equal(got, rec) {
 			t.Fatalf("record at %d differs", off)
 		}
 		return nil

@@ -180,8 +180,6 @@ func (m *manifest) check(at place) error {
 			return at.corrupt("impossible length of segment "+segmentName(e.id), unitBytes, uint64(e.end))
 		case e.footerEnd != 0 && (e.footerEnd <= e.end || e.footerEnd%unitBytes != 0):
 			return at.corrupt("impossible footer of segment "+segmentName(e.id), uint64(e.end), uint64(e.footerEnd))
-		case e.records == 0:
-			return at.corrupt("no records in segment "+segmentName(e.id), 1, 0)
 		}
 		seen[e.id] = true
 	}

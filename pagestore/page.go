@@ -114,9 +114,18 @@ func verifyPage(page []byte, at place) (pageHeader, error) {
 	return h, nil
 }
 
-// recordBytesOnPage is what a record of n bytes takes: a varint and itself.
+// A record on a page is a uvarint, of twice its length plus voidRecord, and its
+// bytes.
+//
+// A void record is a copy that Reclaim made and that the owner did not take,
+// because the record had died meanwhile. It is marked before its page is given to
+// the write behind; nothing refers to it, and nobody must take it for a record
+// that was once alive in this place.
+const voidRecord = 1
+
+// recordBytesOnPage is what a record of n bytes takes.
 func recordBytesOnPage(n int) int {
-	return uvarintBytes(uint64(n)) + n
+	return uvarintBytes(uint64(n)<<1) + n
 }
 
 func uvarintBytes(v uint64) int {
@@ -128,36 +137,49 @@ func uvarintBytes(v uint64) int {
 	return n
 }
 
-// recordAt returns the record that begins at off, and where it ends; false if
-// there is none that fits. The slice's capacity ends with it.
-func recordAt(page []byte, off int) (rec []byte, end int, ok bool) {
+// putRecordLength begins a record and returns where its bytes go.
+func putRecordLength(page []byte, off, n int) int {
+	return off + binary.PutUvarint(page[off:], uint64(n)<<1)
+}
+
+// makeVoid marks the record at off.
+func makeVoid(page []byte, off int) { page[off] |= voidRecord }
+
+// recordAt returns the record that begins at off, and where it ends; 0 if there
+// is none that fits. The slice's capacity ends with it.
+func recordAt(page []byte, off int) (rec []byte, end int, void bool) {
 	if off < pageHeadBytes || off >= len(page) {
 		return nil, 0, false
 	}
-	n, k := binary.Uvarint(page[off:])
+	v, k := binary.Uvarint(page[off:])
+	n := v >> 1
 	if k <= 0 || n > uint64(len(page)-off-k) {
 		return nil, 0, false
 	}
 	start := off + k
 	end = start + int(n)
-	return page[start:end:end], end, true
+	return page[start:end:end], end, v&voidRecord != 0
 }
 
-// eachRecord calls fn with every record of a verified page, in order.
+// eachRecord calls fn with every record of a verified page, in order, but for
+// the void ones.
 func eachRecord(page []byte, h pageHeader, at place, fn func(off int, rec []byte) error) error {
-	content, off := page[:h.used], pageHeadBytes
-	for i := uint32(0); i < h.records; i++ {
-		rec, end, ok := recordAt(content, off)
-		if !ok {
+	content, off, n := page[:h.used], pageHeadBytes, uint32(0)
+	for off < len(content) {
+		rec, end, void := recordAt(content, off)
+		if end == 0 {
 			return at.corrupt("record overruns its page", uint64(h.used), uint64(off))
 		}
-		if err := fn(off, rec); err != nil {
-			return err
+		if !void {
+			n++
+			if err := fn(off, rec); err != nil {
+				return err
+			}
 		}
 		off = end
 	}
-	if off != int(h.used) {
-		return at.corrupt("records do not fill their page", uint64(h.used), uint64(off))
+	if n != h.records {
+		return at.corrupt("another number of records than the page head has", uint64(h.records), uint64(n))
 	}
 	return nil
 }

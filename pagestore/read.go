@@ -24,8 +24,8 @@ func (s *Store) Read(ref Ref) ([]byte, error) {
 	} else if !f.touched.Load() { // a plain store each time would bounce the line
 		f.touched.Store(true)
 	}
-	rec, _, ok := recordAt(f.data, ref.offset())
-	if !ok {
+	rec, end, void := recordAt(f.data, ref.offset())
+	if end == 0 || void {
 		return nil, fmt.Errorf("%w: %v", ErrBadRef, ref)
 	}
 	return rec, nil

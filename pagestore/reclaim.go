@@ -26,7 +26,8 @@ type ReclaimOwner interface {
 	Live(batch []Candidate)
 	// Moved makes the index point to New instead of Ref. The copies can be
 	// read already. Where the record has died since Live, it sets Live to
-	// false. It does not Free the old places; the store does.
+	// false: the copy is void then and never comes back at start. It does not
+	// Free the old places; the store does.
 	Moved(batch []Candidate)
 }
 
@@ -231,26 +232,39 @@ func (m *mover) step() error {
 			live = append(live, c)
 		}
 	}
+	if err := m.move(live); err != nil {
+		return err
+	}
+	m.batch, m.hints, m.bytes = m.batch[:0], m.hints[:0], 0
+	return nil
+}
+
+// move copies records and has the owner flip them. A copy that it does not take
+// never reaches the disk as a record: there would be no telling later that it had
+// been dead from the start.
+func (m *mover) move(live []Candidate) error {
+	if len(live) == 0 {
+		return nil
+	}
+	to := &m.s.copier
+	to.hold()
+	defer to.release()
 	for i := range live {
 		if err := m.copy(&live[i]); err != nil {
-			// The copies made so far are of no use: nobody points to them.
 			for _, c := range live[:i] {
-				m.s.Free(c.New)
+				to.void(c.New)
 			}
 			return err
 		}
 	}
-	if len(live) > 0 {
-		m.owner.Moved(live)
-	}
+	m.owner.Moved(live)
 	for _, c := range live {
 		if c.Live {
 			m.s.Free(c.Ref)
 		} else {
-			m.s.Free(c.New)
+			to.void(c.New)
 		}
 	}
-	m.batch, m.hints, m.bytes = m.batch[:0], m.hints[:0], 0
 	return nil
 }
 
@@ -292,8 +306,8 @@ func (m *mover) read(ref Ref) ([]byte, error) {
 		m.page = f
 		m.spent += int64(len(f.data))
 	}
-	rec, _, ok := recordAt(f.data, ref.offset())
-	if !ok {
+	rec, end, void := recordAt(f.data, ref.offset())
+	if end == 0 || void {
 		at := m.seg.at(int64(ref.page()) * unitBytes)
 		return nil, at.corrupt("footer names a record that is not there", 0, uint64(ref.offset()))
 	}

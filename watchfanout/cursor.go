@@ -83,11 +83,11 @@ func (s *Stream) addMember(c *cursor, m member) {
 	s.ids[m.id] = c
 	c.members = append(c.members, m)
 	n := len(c.members)
-	if n <= indexedMembers {
-		return
-	}
 	index := s.index[c]
 	if index == nil {
+		if n <= indexedMembers {
+			return
+		}
 		index = make(map[int64]int32, 2*n)
 		if s.index == nil {
 			s.index = map[*cursor]map[int64]int32{}

@@ -11,15 +11,17 @@ func (h *Hub) checkInvariants(t testing.TB) {
 	var watchers, slow, prevs int64
 	attached := map[*cursor]bool{}
 	for s := range h.streams {
-		s.mu.Lock()
-		w, sl, p := s.checkInvariants(t)
-		watchers, slow, prevs = watchers+w, slow+sl, prevs+p
-		for _, c := range s.ids {
-			if c != nil && c.state == stateSynced {
-				attached[c] = true
+		func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			w, sl, p := s.checkInvariants(t)
+			watchers, slow, prevs = watchers+w, slow+sl, prevs+p
+			for _, c := range s.ids {
+				if c != nil && c.state == stateSynced {
+					attached[c] = true
+				}
 			}
-		}
-		s.mu.Unlock()
+		}()
 	}
 	if watchers != h.watchers.Load() || slow != h.slow.Load() || prevs != h.prevs.Load() {
 		t.Fatalf("%d watchers, %d slow, %d prev; counted %d, %d, %d", watchers, slow, prevs, h.watchers.Load(), h.slow.Load(), h.prevs.Load())

@@ -306,6 +306,9 @@ func (x *chaos) create(c *watcherClient) {
 		w.start = x.rand.Int64N(rev + 1)
 	}
 	w.variant = variant(x.rand.IntN(8))
+	if x.rand.IntN(2) == 0 { // a popular range, so that cursors have many watchers
+		w.key, w.end, w.variant = "a", "b", wantPrev*variant(x.rand.IntN(2))
+	}
 	w.fragment, w.progress = x.rand.IntN(2) == 0, x.rand.IntN(3) == 0
 	if x.rand.IntN(4) == 0 {
 		w.id = 1 + x.rand.Int64N(12)
@@ -372,8 +375,18 @@ func (x *chaos) step() {
 		}
 	case n < 45:
 		x.create(c)
+		if n < 27 {
+			for range 25 {
+				x.create(c)
+			}
+		}
 	case n < 53:
 		x.cancel(c)
+		if n < 46 {
+			for range 25 {
+				x.cancel(c)
+			}
+		}
 	case n < 83:
 		c.readSome(1 + x.rand.IntN(3000))
 	case n < 90:
@@ -465,7 +478,7 @@ func runChaos(t *testing.T, seed uint64, steps int) Stats {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		o := Options{
 			FragmentBytes: 300 + rnd.IntN(2000), ResponseBytes: 1 + rnd.IntN(3000), ChunkBytes: 1 + rnd.IntN(4000),
-			StreamPendingBytes: 500 + rnd.IntN(20000), TotalPendingBytes: 2000 + rnd.Int64N(1<<(8+rnd.IntN(10))), MaxControls: 1 + rnd.IntN(30),
+			StreamPendingBytes: 500 + rnd.IntN(20000), TotalPendingBytes: 2000 + rnd.Int64N(1<<(8+rnd.IntN(10))), MaxControls: 1 + rnd.IntN(60),
 		}
 		x := &chaos{rig: newRig(t, o), rand: rnd, opts: o}
 		x.m.maxRevs = rnd.IntN(20)

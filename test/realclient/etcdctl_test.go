@@ -153,7 +153,7 @@ var ctlNormal = []struct {
 	{regexp.MustCompile(`"(cluster_id|member_id|ClusterID|MemberID|leader|Leader|ID|id|lease|Lease|PrevLease)"( ?): ?"?0*[1-9a-f][0-9a-f]*"?`), `"$1": ID`},
 	{regexp.MustCompile(`"(raftIndex|raftAppliedIndex|dbSize|dbSizeInUse|RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse)"( ?): ?[0-9]+`), `"$1": N`},
 	{regexp.MustCompile(`"(raft_term|raftTerm|RaftTerm)"( ?): ?[1-9][0-9]*`), `"$1": TERM`},
-	{regexp.MustCompile(`\b[0-9a-f]{15,16}\b`), "ID"},
+	{regexp.MustCompile(`\b[0-9a-f]{11,16}\b`), "ID"},
 	// endpoint status, as one line: ... 20 kB, 16 kB, 20%, 2.1 GB, true, false, 2, 11, 11 ...
 	{regexp.MustCompile(`[0-9.]+ [kM]?B, [0-9.]+ [kM]?B, -?[0-9]+%`), "SIZE, SIZE, PERCENT"},
 	{regexp.MustCompile(`(true|false), [0-9]+, [0-9]+, [0-9]+,`), "$1, TERM, INDEX, INDEX,"},
