@@ -76,7 +76,7 @@ func (f *Frontend) sort(conn net.Conn) {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(firstBytesWait))
-	first, err := peek(conn, len(prefaceBytes))
+	first, err := peek(conn, prefaceBytes)
 	if !f.heard(conn) || err != nil || conn.SetReadDeadline(time.Time{}) != nil {
 		_ = conn.Close()
 		return
@@ -124,8 +124,9 @@ func (f *Frontend) Close() error {
 
 var errNotPeekable = errors.New("rpc: connection cannot be looked into")
 
-// peek returns the first n bytes of conn and leaves them to be read.
-func peek(conn net.Conn, n int) ([]byte, error) {
+// peek returns the first bytes of conn, as many as it takes to tell whether they
+// are want, and leaves them to be read.
+func peek(conn net.Conn, want string) ([]byte, error) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil, errNotPeekable
@@ -134,7 +135,7 @@ func peek(conn net.Conn, n int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	buf := make([]byte, n)
+	buf := make([]byte, len(want))
 	var got int
 	var perr error
 	err = raw.Read(func(fd uintptr) bool {
@@ -149,7 +150,7 @@ func peek(conn net.Conn, n int) ([]byte, error) {
 		case perr == nil && got == 0:
 			perr = net.ErrClosed
 		}
-		return perr != nil || got == n
+		return perr != nil || got == len(want) || string(buf[:got]) != want[:got]
 	})
 	if err == nil {
 		err = perr

@@ -128,6 +128,7 @@ func TestFrontendSortsByPreface(t *testing.T) {
 		{[]string{"GET / HTTP/1.1\r\n"}, front.HTTP()},
 		{[]string{"P", "UT / HTTP/1.1\r\n"}, front.HTTP()},
 		{[]string{"PRIX"}, front.HTTP()},
+		{[]string{"G"}, front.HTTP()}, // decided at the first byte that differs
 	} {
 		client, err := net.Dial("tcp", lis.Addr().String())
 		if err != nil {
