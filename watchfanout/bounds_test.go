@@ -56,6 +56,7 @@ func TestNeverRead(t *testing.T) {
 		for i := range clients {
 			c := r.checkedClient(fmt.Sprint("client ", i))
 			c.watch(fmt.Sprintf("k%02d", i), fmt.Sprintf("k%02dz", i), 0)
+			c.watch(fmt.Sprintf("quiet%02d", i), "", 0)
 			all = append(all, c)
 		}
 		value := strings.Repeat("v", 4<<10)
@@ -76,6 +77,7 @@ func TestNeverRead(t *testing.T) {
 		r.hub.shed(true)
 		for i := range clients {
 			r.txn(put(fmt.Sprintf("k%02d", i), value))
+			r.txn(put(fmt.Sprintf("quiet%02d", i), value))
 		}
 		synctest.Wait()
 		if st := r.hub.Stats(); st.PendingBytes != 0 {
