@@ -135,7 +135,7 @@ func TestSlotErrorThenPowerCut(t *testing.T) {
 	for i := range 24 {
 		m := disk.NewMem(uint64(i))
 		mustOpen(t, m, testOptions()) // the slots exist
-		left := 3 + i/4%3 // Open writes up to twice
+		left := 3 + i/4%3             // Open writes up to twice
 		l := liar{m, slotNames[i%2], &left, i/2%2 == 0}
 		w := newWorld(uint64(i), m)
 		if err := w.slotError(l); err != nil {
