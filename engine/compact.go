@@ -202,6 +202,7 @@ func (o *reclaimOwner) Moved(batch []pagestore.Candidate) {
 			var g grave
 			if g, c.Live = o.graves[c.Ref]; c.Live {
 				delete(o.graves, c.Ref)
+				g.before = c.Ref
 				o.graves[c.New] = g
 			}
 			continue

@@ -67,7 +67,7 @@ func TestStateRoundTrip(t *testing.T) {
 	e.cluster.restoreRemoved(4)
 	e.cluster.setVersion("3.7.0")
 	st := stateSnapshot{leases: e.lessor.freeze(1), alarms: e.alarms.list(0), members: e.cluster.list(),
-		removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: []uint64{77}}
+		removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: []gravePlace{{ref: 77}}}
 	var blob bytes.Buffer
 	if err := st.writeTo(&blob); err != nil {
 		t.Fatal(err)

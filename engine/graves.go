@@ -32,6 +32,10 @@ import (
 // grave is what the engine keeps of a grave in memory.
 type grave struct {
 	segments []uint32
+	// before is where it lay before reclaim moved it, 0 if it has not been moved.
+	// A checkpoint may have been cut between the move and the moment at which
+	// copies enter checkpoints; then only the old place is there after a crash.
+	before pagestore.Ref
 }
 
 // version identifies a record wherever it lies: at most one version of any key
@@ -132,34 +136,52 @@ func (e *Engine) needed(ref pagestore.Ref) bool {
 	return ok
 }
 
-// graveRefs lists the graves for a checkpoint. The caller holds Engine.writer.
-func (e *Engine) graveRefs() []uint64 {
-	refs := make([]uint64, 0, len(e.graves))
-	for ref := range e.graves {
-		refs = append(refs, uint64(ref))
+// gravePlace is where a checkpoint says that a grave lies: in one of two places.
+type gravePlace struct{ ref, before pagestore.Ref }
+
+// gravePlaces lists the graves for a checkpoint. The caller holds Engine.writer.
+func (e *Engine) gravePlaces() []gravePlace {
+	places := make([]gravePlace, 0, len(e.graves))
+	for ref, g := range e.graves {
+		places = append(places, gravePlace{ref, g.before})
 	}
-	slices.Sort(refs)
-	return refs
+	slices.SortFunc(places, func(a, b gravePlace) int { return cmp.Compare(a.ref, b.ref) })
+	return places
 }
 
 // readGraves reads the graves that the checkpoint lists and returns who lies in
 // them.
 func (e *Engine) readGraves() (*deadSet, error) {
 	d := new(deadSet)
-	for ref := range e.graves {
-		rec, err := e.store.Read(ref)
+	for _, p := range e.gravePlaces() {
+		delete(e.graves, p.ref)
+		g, dead, err := e.readGrave(p.ref)
+		if err != nil && p.before != 0 {
+			var old error
+			if g, dead, old = e.readGrave(p.before); old == nil {
+				p.ref, err = p.before, nil
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
-		g, dead, err := decodeGrave(rec)
-		if err != nil {
-			return nil, fmt.Errorf("%w, at %v", err, ref)
-		}
-		e.graves[ref] = g
+		e.graves[p.ref] = g
 		d.versions = append(d.versions, dead...)
 	}
 	d.build(e.ap.rev)
 	return d, nil
+}
+
+func (e *Engine) readGrave(ref pagestore.Ref) (grave, []version, error) {
+	rec, err := e.store.Read(ref)
+	if err != nil {
+		return grave{}, nil, fmt.Errorf("grave at %v: %w", ref, err)
+	}
+	g, dead, err := decodeGrave(rec)
+	if err != nil {
+		err = fmt.Errorf("%w, at %v", err, ref)
+	}
+	return g, dead, err
 }
 
 // deadSet answers whether a version is dead. A bit per revision spares nearly

@@ -33,7 +33,7 @@ const (
 	fieldMember         = 18 // pb.Member
 	fieldRemovedMember  = 19 // uvarint id
 	fieldClusterVersion = 20 // text
-	fieldGraves         = 21 // repeated: uvarint location of a grave
+	fieldGraves         = 21 // repeated: uvarint location of a grave, uvarint location before it was moved or 0
 	fieldEnd            = 31
 )
 
@@ -125,7 +125,7 @@ type stateSnapshot struct {
 	members        []*pb.Member
 	removed        []uint64
 	clusterVersion string
-	graves         []uint64
+	graves         []gravePlace
 }
 
 func (s *stateSnapshot) writeTo(w io.Writer) error {
@@ -145,8 +145,13 @@ func (s *stateSnapshot) writeTo(w io.Writer) error {
 		out = appendField(out, fieldRemovedMember, uvarints(id))
 	}
 	out = appendField(out, fieldClusterVersion, []byte(s.clusterVersion))
-	if len(s.graves) > 0 {
-		out = appendField(out, fieldGraves, uvarints(s.graves...))
+	var places []byte
+	for _, p := range s.graves {
+		places = binary.AppendUvarint(places, uint64(p.ref))
+		places = binary.AppendUvarint(places, uint64(p.before))
+	}
+	if len(places) > 0 {
+		out = appendField(out, fieldGraves, places)
 	}
 	if _, err := bw.Write(out); err != nil {
 		return err
@@ -200,7 +205,8 @@ func (e *Engine) readState(b []byte) error {
 			e.cluster.setVersion(string(p))
 		case fieldGraves:
 			for len(u.p) > 0 && u.err == nil {
-				e.graves[pagestore.Ref(u.next())] = grave{}
+				ref := pagestore.Ref(u.next())
+				e.graves[ref] = grave{before: pagestore.Ref(u.next())}
 			}
 		case fieldEnd:
 			ended = true

@@ -268,8 +268,8 @@ const flagsPageHead = `# Flags
 
 What "quire help" prints; a test keeps this page the same. Flags, environment
 and configuration file are etcd's, with etcd's precedence: a configuration file
-stands alone; otherwise a flag goes before its environment variable, and that
-before the default. All faults of a configuration are reported together, and
+stands alone; otherwise a setting comes from its flag or from its environment
+variable (both at once are refused), and else from the default. All faults of a configuration are reported together, and
 nothing is touched before it has none.
 
 ` + "```text\n"

@@ -50,7 +50,7 @@ func run(args, environ []string) int {
 }
 
 // load reads the sources in etcd's order: a configuration file stands alone,
-// otherwise flags go before environment. It returns every fault it meets.
+// otherwise flags and environment together. It returns every fault it meets.
 func load(cfg *Config, args, environ []string) (*flagSet, []error) {
 	set := newFlagSet(cfg)
 	faults := set.parseArgs(args)
