@@ -197,6 +197,9 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 		}
 		return nil
 	}
+	if cp.Damaged != "" {
+		e.log.Warn("part of the newest checkpoint is damaged; its other copy serves", zap.String("what", cp.Damaged))
+	}
 	var m meta
 	if err := m.decode(cp.Meta); err != nil {
 		return err
@@ -219,9 +222,10 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	return e.loadIndex(m.compactRev)
 }
 
-// Start runs the background work: compaction, checkpoints, reclaim, lease expiry.
+// Start runs the background work: compaction, checkpoints, reclaim, scrubbing,
+// lease expiry.
 func (e *Engine) Start() {
-	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop} {
+	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop, e.scrubLoop} {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()

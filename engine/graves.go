@@ -166,7 +166,9 @@ func (e *Engine) readGraves() (*deadSet, error) {
 			return nil, err
 		}
 		e.graves[p.ref] = g
-		d.versions = append(d.versions, dead...)
+		for _, v := range dead {
+			d.buried = append(d.buried, buried{v, p.ref})
+		}
 	}
 	d.build(e.ap.rev)
 	return d, nil
@@ -187,27 +189,58 @@ func (e *Engine) readGrave(ref pagestore.Ref) (grave, []version, error) {
 // deadSet answers whether a version is dead. A bit per revision spares nearly
 // all searches for versions that are alive.
 type deadSet struct {
-	versions []version
-	bits     []uint64
+	buried []buried
+	bits   []uint64
+}
+
+// buried is a dead version and the grave that names it.
+type buried struct {
+	version
+	grave pagestore.Ref
 }
 
 func (d *deadSet) build(lastRev int64) {
-	if len(d.versions) == 0 {
+	if len(d.buried) == 0 {
 		return
 	}
-	slices.SortFunc(d.versions, version.compare)
+	slices.SortFunc(d.buried, func(a, b buried) int { return a.compare(b.version) })
 	d.bits = make([]uint64, lastRev/64+1)
-	for _, v := range d.versions {
-		if v.main >= 0 && v.main <= lastRev {
-			d.bits[v.main/64] |= 1 << (v.main % 64)
+	for _, b := range d.buried {
+		if b.main >= 0 && b.main <= lastRev {
+			d.bits[b.main/64] |= 1 << (b.main % 64)
 		}
 	}
 }
 
-func (d *deadSet) has(v version) bool {
+// find returns the grave of a dead version.
+func (d *deadSet) find(v version) (grave pagestore.Ref, ok bool) {
 	if len(d.bits) == 0 || v.main < 0 || v.main/64 >= int64(len(d.bits)) || d.bits[v.main/64]>>(v.main%64)&1 == 0 {
-		return false
+		return 0, false
 	}
-	_, ok := slices.BinarySearchFunc(d.versions, v, version.compare)
-	return ok
+	i, ok := slices.BinarySearchFunc(d.buried, v, func(b buried, v version) int { return b.compare(v) })
+	if !ok {
+		return 0, false
+	}
+	return d.buried[i].grave, true
+}
+
+// stray is a dead record found in a segment that its grave does not name: the page
+// store undoes an interrupted reclaim at a restart, and what had been moved, and
+// died in its new place, is at its old one again.
+type stray struct {
+	grave   pagestore.Ref
+	segment uint32
+}
+
+// extendGraves has graves live for as long as the segments in which their dead
+// were found, too.
+func (e *Engine) extendGraves(found [][]stray) {
+	for _, strays := range found {
+		for _, s := range strays {
+			if g := e.graves[s.grave]; !slices.Contains(g.segments, s.segment) {
+				g.segments = append(g.segments, s.segment)
+				e.graves[s.grave] = g
+			}
+		}
+	}
 }

@@ -27,6 +27,7 @@ func (e *Engine) loadIndex(compactRev int64) error {
 	l := e.idx.NewLoader(index.LoadOptions{Workers: e.opts.Workers, Dropped: func(v index.VersionRef) { dropped = append(dropped, v) },
 		Twin: func(loc index.Loc) { e.store.Free(pagestore.Ref(loc)) }})
 	leased := make([][]leasedKey, e.opts.Workers)
+	strays := make([][]stray, e.opts.Workers)
 	err = e.store.Hints(e.opts.Workers, func(worker int, ref pagestore.Ref, _ int, hint []byte) error {
 		if isGrave(hint) {
 			if _, ok := e.graves[ref]; !ok {
@@ -38,8 +39,11 @@ func (e *Engine) loadIndex(compactRev int64) error {
 		if err := decodeHint(hint, &kv); err != nil {
 			return fmt.Errorf("record at %v: %w", ref, err)
 		}
-		if dead.has(version{kv.mod, int32(kv.sub)}) {
+		if g, ok := dead.find(version{kv.mod, int32(kv.sub)}); ok {
 			e.store.Free(ref)
+			if seg := ref.Segment(); !slices.Contains(e.graves[g].segments, seg) {
+				strays[worker] = append(strays[worker], stray{g, seg})
+			}
 			return nil
 		}
 		if kv.mod > e.ap.rev {
@@ -58,6 +62,7 @@ func (e *Engine) loadIndex(compactRev int64) error {
 	if err != nil {
 		return err
 	}
+	e.extendGraves(strays)
 	if err := l.Finish(max(compactRev, 0)); err != nil {
 		return err
 	}
