@@ -134,20 +134,27 @@ func (e *Engine) compactTo(rev int64) bool {
 const reclaimPeriod = 5 * time.Second
 
 func (e *Engine) reclaimLoop() {
-	t := time.NewTicker(reclaimPeriod)
-	defer t.Stop()
-	for {
-		select {
-		case <-e.ctx.Done():
-			return
-		case <-t.C:
-		}
+	e.every(reclaimPeriod, func() {
 		n, err := e.store.Reclaim(e.ctx, pagestore.Budget{BytesPerSecond: e.opts.ReclaimBytesPerSecond}, (*reclaimOwner)(e))
 		if err != nil && e.ctx.Err() == nil {
 			e.log.Warn("reclaim stopped", zap.Error(err))
 		}
 		if n > 0 {
 			e.checkpoint.kick() // the files go with the next checkpoint
+		}
+	})
+}
+
+// every calls fn once a period until the engine stops.
+func (e *Engine) every(period time.Duration, fn func()) {
+	t := time.NewTicker(period)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-t.C:
+			fn()
 		}
 	}
 }
@@ -243,16 +250,9 @@ const (
 // scrubLoop looks for pages that have rotted. One is reported, with its place, as
 // an error; it is never served, because every read verifies again.
 func (e *Engine) scrubLoop() {
-	t := time.NewTicker(scrubPeriod)
-	defer t.Stop()
-	for {
-		select {
-		case <-e.ctx.Done():
-			return
-		case <-t.C:
-		}
+	e.every(scrubPeriod, func() {
 		if _, err := e.store.Scrub(scrubBytes); err != nil && e.ctx.Err() == nil {
 			e.log.Error("the store is damaged", zap.Error(err))
 		}
-	}
+	})
 }
