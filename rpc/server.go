@@ -169,6 +169,7 @@ func New(cfg Config) (*Server, error) {
 	for _, service := range [][]*Method{
 		s.kvMethods(), s.watchMethods(), s.leaseMethods(),
 		s.clusterMethods(), s.maintenanceMethods(), s.authMethods(),
+		s.lockMethods(), s.electionMethods(),
 	} {
 		s.methods = append(s.methods, service...)
 	}
