@@ -92,6 +92,10 @@ func (s *Server) ServeGRPC(lis net.Listener) error {
 
 // stopGRPC lets calls finish until ctx ends and then cuts the connections.
 func (s *Server) stopGRPC(ctx context.Context) {
+	if s.loop != nil {
+		s.loop.close()
+		defer s.loop.awaitServed()
+	}
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
