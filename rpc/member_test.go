@@ -25,7 +25,7 @@ type realMember struct {
 	ready  atomic.Bool // the hub exists
 }
 
-func newRealMember(t testing.TB) *realMember {
+func newRealMember(t testing.TB, change ...func(*Config)) *realMember {
 	t.Helper()
 	m := &realMember{}
 	check := func(err error) {
@@ -64,6 +64,9 @@ func newRealMember(t testing.TB) *realMember {
 	}
 	cfg.OpenRange = func(r *pb.RangeRequest, chunk int) RangeCursor { return m.engine.RangeStream(r, chunk) }
 	cfg.OpenWatch = OpenHubWatch(m.hub)
+	for _, c := range change {
+		c(&cfg)
+	}
 	m.Server, err = New(cfg)
 	check(err)
 	t.Cleanup(func() {
