@@ -21,6 +21,8 @@ type Options struct {
 	ClusterID, MemberID uint64
 	// Members bootstrap a fresh store; a store that exists ignores them.
 	Members []*pb.Member
+	// Auth bootstraps a fresh store likewise; nil: no users, switched off.
+	Auth *AuthState
 	// QuotaBytes bounds the size of the page store; past it writes are refused
 	// with ErrNoSpace. 0: 2 GiB, negative: no bound.
 	QuotaBytes int64
@@ -150,6 +152,7 @@ type Engine struct {
 	ap     applier // guarded by writer
 	// graves name what compaction removed and reclaim has not; guarded by writer.
 	graves map[pagestore.Ref]grave
+	auth   AuthState // guarded by writer
 
 	compactor  compactor
 	checkpoint checkpointer
@@ -164,7 +167,7 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
-	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
+	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}, auth: AuthState{Revision: 1}}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	po := opts.Pages
@@ -194,6 +197,9 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 		e.ap.rev = 1
 		for _, m := range e.opts.Members {
 			e.cluster.restore(m)
+		}
+		if e.opts.Auth != nil {
+			e.auth = *e.opts.Auth
 		}
 		return nil
 	}
