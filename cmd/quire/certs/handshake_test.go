@@ -28,10 +28,14 @@ type world struct {
 	seen  map[string]int // lines that newLines has returned, by message
 }
 
-func newWorld(t *testing.T, a *authority, cfg Config, verifySAN bool) *world {
+func newWorld(t *testing.T, a *authority, cfg Config, verifySAN bool, handshakes ...int) *world {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	s, err := Open(cfg, Options{Endpoint: "client", Logger: zap.New(core), Protos: []string{"h2", "http/1.1"}})
+	opts := Options{Endpoint: "client", Logger: zap.New(core), Protos: []string{"h2", "http/1.1"}}
+	if len(handshakes) > 0 {
+		opts.Handshakes = handshakes[0]
+	}
+	s, err := Open(cfg, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,8 +217,7 @@ func TestSilentClientsHoldUpNobody(t *testing.T) {
 	a := newAuthority(t, "ours")
 	a.issue("server", nil)
 	good := a.issue("good", nil)
-	w := newWorld(t, a, a.config(), false)
-	w.store.gate.limit = 32
+	w := newWorld(t, a, a.config(), false, 32)
 	before := runtime.NumGoroutine()
 	for range 120 {
 		conn, err := net.Dial("tcp", w.lis.Addr().String())
