@@ -120,6 +120,8 @@ const (
 	TimedDefragment
 	TimedCompaction     // until everything superfluous was removed
 	TimedCompactionStep // one hold of the writer lock
+	TimedCompactionMark // finding what a compaction makes superfluous
+	TimedReclaim        // a pass over sparse segments that found one
 )
 
 func (e *Engine) timed(what Timed, began time.Time) {
@@ -131,6 +133,7 @@ func (e *Engine) timed(what Timed, began time.Time) {
 // Engine is the replicated state machine. See doc.go for who may call what.
 type Engine struct {
 	opts  Options
+	tally tally
 	log   *zap.Logger
 	store *pagestore.Store
 	idx   *index.Index

@@ -243,6 +243,7 @@ func (a *applier) runTxn(body []byte) (int64, error) {
 		// Checked before: a failure now would leave half a transaction.
 		a.fail(err)
 	}
+	a.e.tally.txnDone(p)
 	return a.readRev(), err
 }
 
@@ -279,6 +280,9 @@ func (e *Engine) ReadTxn(req *pb.TxnRequest, dst []byte) (body []byte, rev int64
 		}
 		if e.compactRev.Load() > r.rev {
 			continue // compaction overtook the snapshot
+		}
+		if err == nil {
+			e.tally.txnDone(p)
 		}
 		return dst, r.rev, err
 	}
