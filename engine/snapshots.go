@@ -175,7 +175,7 @@ func (s *snapshots) write(ctx context.Context, e *Engine, job *snapshotJob) (fil
 		}
 	}
 	if errors.Is(err, unix.ENOSPC) {
-		err = fmt.Errorf("%w: %w", ErrSnapshotSpace, err)
+		err = fmt.Errorf("%w: %v", ErrSnapshotSpace, err)
 	}
 	return file, err
 }

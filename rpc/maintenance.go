@@ -16,7 +16,7 @@ func (s *Server) maintenanceMethods() []*Method {
 		{Service: maintenanceService, Name: "Defragment", Unary: s.serveDefragment, Blocking: true},
 		{Service: maintenanceService, Name: "Hash", Unary: s.serveHash, Blocking: true},
 		{Service: maintenanceService, Name: "HashKV", Unary: s.serveHashKV, Blocking: true},
-		{Service: maintenanceService, Name: "Snapshot", Open: openUnimplemented, Learner: true},
+		{Service: maintenanceService, Name: "Snapshot", Open: s.openSnapshot, Learner: true},
 		{Service: maintenanceService, Name: "MoveLeader", Unary: s.serveMoveLeader, Blocking: true},
 		{Service: maintenanceService, Name: "Downgrade", Unary: serveUnimplemented},
 	}

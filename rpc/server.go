@@ -60,6 +60,11 @@ type Config struct {
 	// OpenWatch opens a client's watch cursors. ready is called from any
 	// goroutine when Fill has something again; it does not block.
 	OpenWatch func(ready func()) WatchStream
+	// OpenSnapshot writes the applied state as an etcd database. It may take long.
+	OpenSnapshot func(ctx context.Context) (SnapshotFile, error)
+	// SnapshotStall is how long a client may take for one chunk of a snapshot
+	// before it loses the file; 0: 5 min.
+	SnapshotStall time.Duration
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
 	// ChangeMembers serves a Cluster method (its name and request bytes) that
@@ -89,6 +94,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxTxnOps, DefaultMaxTxnOps)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.SlowRequest, 300*time.Millisecond)
+	setDefault(&c.SnapshotStall, defaultSnapshotStall)
 	setDefault(&c.KeepAlive.MinTime, 5*time.Second)
 	setDefault(&c.KeepAlive.Interval, 2*time.Hour)
 	setDefault(&c.KeepAlive.Timeout, 20*time.Second)
@@ -118,6 +124,7 @@ func (c *Config) Validate() error {
 		{"Leases", c.Leases == nil}, {"Space", c.Space == nil}, {"Upkeep", c.Upkeep == nil},
 		{"Members", c.Members == nil}, {"OpenRange", c.OpenRange == nil},
 		{"OpenWatch", c.OpenWatch == nil}, {"MoveLeader", c.MoveLeader == nil},
+		{"OpenSnapshot", c.OpenSnapshot == nil},
 		{"Version", c.Version == ""}, {"MemberID", c.MemberID == 0}, {"ClusterID", c.ClusterID == 0},
 	} {
 		if part.missing {
