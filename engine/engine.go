@@ -48,6 +48,8 @@ type Options struct {
 	// Workers rebuild the index at start. Default 2.
 	Workers int
 
+	// Importing opens a store in the midst of an import, see Import.
+	Importing bool
 	// SnapshotDir is where Snapshot keeps its temporary files; Open makes it and
 	// removes what a crash has left there. "": there are no snapshots.
 	SnapshotDir string
@@ -176,6 +178,11 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}, auth: AuthState{Revision: 1}}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if !opts.Importing {
+		if err := checkMark(fsys); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.snapshots.init(opts.SnapshotDir); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,14 @@ func imported(t testing.TB, seed uint64, db *etcdfile.File, st *etcdfile.State, 
 	if _, err := Import(r.fs, opts, db, st, raise); err != nil {
 		t.Fatal(err)
 	}
-	r.snaps = t.TempDir()
+	r.snaps, r.quiet = t.TempDir(), true
+	if _, err := Open(r.fs, opts); !errors.Is(err, ErrHalfImported) {
+		t.Fatalf("open before the import is finished: %v", err)
+	}
+	if err := FinishImport(r.fs); err != nil {
+		t.Fatal(err)
+	}
+	r.quiet = false
 	r.open()
 	return r
 }
@@ -173,6 +180,68 @@ func TestImportRefusesFullStore(t *testing.T) {
 	if _, err := Import(r.fs, Options{ClusterID: 7, MemberID: 9}, db, st, 0); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("import into a store in use: %v", err)
 	}
+}
+
+// TestImportPowerCut cuts the power at every operation of an import. What is left
+// is refused, or whole, or the import has never begun.
+func TestImportPowerCut(t *testing.T) {
+	r := newRig(t, 1)
+	for i := range 30 {
+		r.apply(op(t, OpPut, &pb.PutRequest{Key: []byte{'k', byte(i)}, Value: make([]byte, 2000)}))
+	}
+	r.apply(op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 5, TTL: 100}))
+	db, st := exported(t, r.e)
+	opts := Options{ClusterID: 7, MemberID: 9, Pages: pagestore.Options{SegmentBytes: 16 << 10, PageBytes: 4 << 10, Inline: true}}
+	run := func(fsys *disk.Mem) error {
+		if _, err := Import(fsys, opts, db, st, 0); err != nil {
+			return err
+		}
+		return FinishImport(fsys)
+	}
+	outcomes := map[string]int{}
+	for n := 1; ; n++ {
+		fsys := disk.NewMem(uint64(n))
+		fsys.StopAfter(n)
+		if run(fsys) == nil {
+			break
+		}
+		for fate := range disk.TearAll + 1 {
+			for _, c := range []disk.CrashChoice{{Fate: fate}, {Fate: fate, Strict: true}, {Process: true}} {
+				c.Seed = uint64(n)
+				outcomes[afterImport(t, fsys.Crash(c), opts, run)]++
+			}
+		}
+	}
+	if outcomes["half"] < 50 || outcomes["empty"] == 0 || outcomes["whole"] == 0 {
+		t.Errorf("outcomes %v", outcomes)
+	}
+}
+
+// afterImport opens what a power cut in an import has left.
+func afterImport(t *testing.T, fsys *disk.Mem, opts Options, again func(*disk.Mem) error) string {
+	t.Helper()
+	files, err := fsys.List("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		return "empty"
+	}
+	e, err := Open(fsys, opts)
+	if errors.Is(err, ErrHalfImported) {
+		if err := again(fsys); !errors.Is(err, ErrHalfImported) {
+			t.Fatalf("import into what an import has left: %v", err)
+		}
+		return "half"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Abandon()
+	if e.Revision() != 31 || len(e.Leases()) != 1 || e.MemberID() != 9 {
+		t.Fatalf("revision %d, leases %v, member %d", e.Revision(), e.Leases(), e.MemberID())
+	}
+	return "whole"
 }
 
 // journal keeps every event, to tell what a snapshot must have.

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"quire/disk"
 	"quire/engine/etcdfile"
@@ -17,26 +18,70 @@ type Imported struct {
 	Revision, CompactRevision int64
 }
 
-// Import fills the empty store in fsys with the versions of an etcd database and
+// importMark is a file in the store's directory from the begin of an import to
+// its end. It comes before anything else and goes when everything else is
+// durable; a store that has it is not opened. Without it, an import that was cut
+// short would look like a store that is empty, or that lacks the end of the
+// history.
+const importMark = "importing"
+
+// ErrHalfImported says that the store's directory is left of an import, or a
+// restore, that was interrupted.
+var ErrHalfImported = errors.New("engine: a restore or import into this directory was interrupted; remove the directory and repeat it")
+
+// markImport puts the mark into an empty directory.
+func markImport(fsys disk.FS) error {
+	if err := checkMark(fsys); err != nil {
+		return err
+	}
+	files, err := fsys.List("")
+	if err != nil {
+		return err
+	}
+	if len(files) > 0 {
+		return ErrNotEmpty
+	}
+	f, err := fsys.Create(importMark, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	return err
+}
+
+// checkMark refuses a directory with the mark.
+func checkMark(fsys disk.FS) error {
+	f, err := fsys.Open(importMark, disk.ReadOnly)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = errors.Join(ErrHalfImported, f.Close())
+	}
+	return err
+}
+
+// FinishImport ends what Import has begun: from here on a server opens the store.
+func FinishImport(fsys disk.FS) error { return fsys.Remove(importMark) }
+
+// Import fills the empty directory fsys with the versions of an etcd database and
 // the state st, which the caller has read from it and may have changed. The
 // store belongs to opts.MemberID and ClusterID; no entry of a log counts as
-// applied to it, so a new log begins with it. Import returns when everything is
-// durable; before that the store opens as an empty one.
+// applied to it, so a new log begins with it. Everything is durable when Import
+// returns, but only Options.Importing opens the store before FinishImport.
 //
 // raise, if above 0, does what etcdutl's --bump-revision and --mark-compacted do:
 // the revision goes up by so much, to a record that nobody can read, and all
 // before it is compacted.
-func Import(fsys disk.FS, opts Options, db *etcdfile.File, st *etcdfile.State, raise int64) (Imported, error) {
-	opts.Members = nil
+func Import(fsys disk.FS, opts Options, db *etcdfile.File, st *etcdfile.State, raise int64) (in Imported, err error) {
+	if err := markImport(fsys); err != nil {
+		return in, err
+	}
+	opts.Members, opts.Importing = nil, true
 	e, err := Open(fsys, opts)
 	if err != nil {
-		return Imported{}, err
+		return in, err
 	}
-	if e.Revision() != 1 || len(e.cluster.list()) > 0 {
-		return Imported{}, errors.Join(ErrNotEmpty, e.Abandon())
-	}
-	in, err := e.fill(db, st, raise)
-	if err == nil {
+	if in, err = e.fill(db, st, raise); err == nil {
 		err = e.Checkpoint()
 	}
 	return in, errors.Join(err, e.Abandon())

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quire/disk"
 	"quire/engine/etcdfile"
 )
 
@@ -163,7 +164,7 @@ func (s *snapshots) write(ctx context.Context, e *Engine, job *snapshotJob) (fil
 	s.mu.next = nil // who comes from here on may have written since
 	s.mu.Unlock()
 	_, inUse := e.store.Size()
-	if room, err := etcdfile.Room(s.dir); err != nil {
+	if room, err := disk.FreeSpace(s.dir); err != nil {
 		return nil, err
 	} else if room < inUse+inUse/8+snapshotReserve {
 		return nil, fmt.Errorf("%w: %d bytes are free, about %d are needed", ErrSnapshotSpace, room, inUse+inUse/8+snapshotReserve)
