@@ -47,9 +47,13 @@ var (
 	errNotSupportedLearner = tabled("etcdserver: rpc not supported for learner")
 	errMemberBadURLs       = tabled("etcdserver: given member URLs are invalid")
 	errBadLeaderTransferee = tabled("etcdserver: bad leader transferee")
-	errAuthNotEnabled      = tabled("etcdserver: authentication is not enabled")
+	errInvalidAuthToken    = tabled("etcdserver: invalid auth token")
+	errPermissionDenied    = tabled("etcdserver: permission denied")
+	errTooManyRequests     = tabled("etcdserver: too many requests")
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")
+
+	errSnapshotStalled = newStatus(codes.Unavailable, "etcdserver: snapshot client reads too slowly")
 
 	errStreamSort    = newStatus(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	errStreamFilters = newStatus(codes.Unimplemented, "RangeStream does not support revision filters")
@@ -96,6 +100,7 @@ var table = makeTable(map[codes.Code][]string{
 	codes.ResourceExhausted: {
 		"etcdserver: mvcc: database space exceeded",
 		"etcdserver: too many requests",
+		"etcdserver: no space for a snapshot", // ours
 	},
 	codes.NotFound: {
 		"etcdserver: requested lease not found",

@@ -5,11 +5,14 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "quire/api/etcdserverpb"
 	"quire/api/mvccpb"
 	"quire/engine"
+	"quire/engine/auth"
+	"quire/rpc/token"
 	"quire/watchfanout"
 )
 
@@ -30,7 +33,17 @@ type fake struct {
 	ops    []engine.OpKind
 	err    error // what Enqueue answers
 	compac chan struct{}
+	snap   *fakeSnapshot
 }
+
+// allRights grants everything; what the real ones refuse is tested with a real
+// member.
+type allRights struct{}
+
+func (allRights) MayTxn(*auth.Access, *pb.TxnRequest) error { return nil }
+func (allRights) MayReadLease(*auth.Access, int64) error    { return nil }
+func (allRights) MayWriteLease(*auth.Access, int64) error   { return nil }
+func (allRights) MayReadLeases(*auth.Access) error          { return nil }
 
 func newFake() *fake {
 	return &fake{
@@ -45,11 +58,13 @@ func (f *fake) config() Config {
 	return Config{
 		ClusterID: 9, MemberID: 7, Version: "3.7.1",
 		Raft: f, KV: f, Leases: f, Space: f, Upkeep: f,
-		RaftStatus: func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
-		Members:    func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
-		OpenRange:  func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
-		OpenWatch:  f.openWatch,
-		MoveLeader: func(context.Context, uint64) error { return nil },
+		Auth: auth.NewStore(nil), Tokens: token.None{}, Rights: allRights{},
+		RaftStatus:   func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
+		Members:      func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
+		OpenRange:    func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
+		OpenWatch:    f.openWatch,
+		OpenSnapshot: f.openSnapshot,
+		MoveLeader:   func(context.Context, uint64) error { return nil },
 	}
 }
 
@@ -306,8 +321,8 @@ type fakeWatch struct {
 	busy  bool
 }
 
-func (f *fake) openWatch(ready func()) WatchStream {
-	w := &fakeWatch{f: f, ready: ready}
+func (f *fake) openWatch(o watchfanout.StreamOptions) WatchStream {
+	w := &fakeWatch{f: f, ready: o.Ready}
 	f.mu.Lock()
 	f.watch = append(f.watch, w)
 	f.mu.Unlock()
@@ -342,17 +357,17 @@ func (w *fakeWatch) Cancel(id int64) error {
 }
 func (w *fakeWatch) Progress() error { return w.add(&pb.WatchResponse{WatchId: -1}) }
 
-func (w *fakeWatch) Fill(dst []byte) ([]byte, bool) {
+func (w *fakeWatch) Fill(dst []byte) ([]byte, int, bool) {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
 	if len(w.queue) == 0 {
-		return dst, false
+		return dst, 0, false
 	}
 	r := w.queue[0]
 	w.queue = w.queue[1:]
 	dst, err := appendMessage(dst, r)
 	must(err)
-	return dst, len(w.queue) > 0
+	return dst, len(r.Events), len(w.queue) > 0
 }
 
 func (w *fakeWatch) Close() {
@@ -376,4 +391,22 @@ func eventually(cond func() bool) bool {
 		time.Sleep(time.Millisecond)
 	}
 	return false
+}
+
+// fakeSnapshot is a snapshot in memory that knows whether it was closed.
+type fakeSnapshot struct {
+	*bytes.Reader
+	closed atomic.Bool
+}
+
+func (s *fakeSnapshot) SizeBytes() int64 { return s.Size() }
+func (s *fakeSnapshot) Close()           { s.closed.Store(true) }
+
+func (f *fake) openSnapshot(context.Context) (SnapshotFile, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.snap == nil {
+		return nil, engine.ErrSnapshotSpace
+	}
+	return f.snap, nil
 }

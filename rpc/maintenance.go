@@ -7,18 +7,21 @@ import (
 	"quire/engine"
 )
 
-const maintenanceService = "etcdserverpb.Maintenance"
+const (
+	maintenanceService = "etcdserverpb.Maintenance"
+	snapshotFullName   = "/" + maintenanceService + "/Snapshot"
+)
 
 func (s *Server) maintenanceMethods() []*Method {
 	return []*Method{
-		{Service: maintenanceService, Name: "Alarm", Unary: s.serveAlarm},
-		{Service: maintenanceService, Name: "Status", Unary: s.serveStatus, Learner: true},
-		{Service: maintenanceService, Name: "Defragment", Unary: s.serveDefragment, Blocking: true},
-		{Service: maintenanceService, Name: "Hash", Unary: s.serveHash, Blocking: true},
-		{Service: maintenanceService, Name: "HashKV", Unary: s.serveHashKV, Blocking: true},
-		{Service: maintenanceService, Name: "Snapshot", Open: openUnimplemented, Learner: true},
-		{Service: maintenanceService, Name: "MoveLeader", Unary: s.serveMoveLeader, Blocking: true},
-		{Service: maintenanceService, Name: "Downgrade", Unary: serveUnimplemented},
+		{Service: maintenanceService, Name: "Alarm", Auth: AuthHandler, Unary: s.serveAlarm},
+		{Service: maintenanceService, Name: "Status", Auth: AuthUser, Unary: s.serveStatus, Learner: true},
+		{Service: maintenanceService, Name: "Defragment", Auth: AuthRoot, Unary: s.serveDefragment, Blocking: true},
+		{Service: maintenanceService, Name: "Hash", Auth: AuthRoot, Unary: s.serveHash, Blocking: true},
+		{Service: maintenanceService, Name: "HashKV", Auth: AuthRoot, Unary: s.serveHashKV, Blocking: true},
+		{Service: maintenanceService, Name: "Snapshot", Auth: AuthRoot, Open: s.openSnapshot, Learner: true},
+		{Service: maintenanceService, Name: "MoveLeader", Auth: AuthRoot, Unary: s.serveMoveLeader, Blocking: true},
+		{Service: maintenanceService, Name: "Downgrade", Auth: AuthRoot, Unary: serveUnimplemented},
 	}
 }
 
@@ -28,6 +31,13 @@ func (s *Server) serveAlarm(c *Call) {
 	var r pb.AlarmRequest
 	if err := decode(&c.Req, &r); err != nil {
 		c.Fail(err)
+		return
+	}
+	need := AuthRoot
+	if r.Action == pb.AlarmRequest_GET {
+		need = AuthUser
+	}
+	if !c.require(need) {
 		return
 	}
 	c.applied = func(c *Call, r *engine.Reply) {
@@ -66,6 +76,8 @@ func (s *Server) serveStatus(c *Call) {
 }
 
 func (s *Server) serveDefragment(c *Call) {
+	s.defragmenting.Add(1)
+	defer s.defragmenting.Add(-1)
 	s.cfg.Logger.Info("starting defragment")
 	if err := s.cfg.Upkeep.Defragment(c.Ctx); err != nil {
 		s.cfg.Logger.Warn("failed to defragment", zap.Error(err))
@@ -77,7 +89,9 @@ func (s *Server) serveDefragment(c *Call) {
 }
 
 func (s *Server) serveHash(c *Call) {
+	began := s.cfg.Clock.now()
 	h, rev, err := s.cfg.Upkeep.Hash()
+	s.hashing.all.Observe(s.cfg.Clock.now().Sub(began).Seconds())
 	if err != nil {
 		c.Fail(err)
 		return
@@ -91,7 +105,9 @@ func (s *Server) serveHashKV(c *Call) {
 		c.Fail(err)
 		return
 	}
+	began := s.cfg.Clock.now()
 	h, compactRev, currentRev, err := s.cfg.Upkeep.HashKV(r.Revision)
+	s.hashing.rev.Observe(s.cfg.Clock.now().Sub(began).Seconds())
 	if err != nil {
 		c.Fail(err)
 		return

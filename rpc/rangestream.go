@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"sync"
+	"time"
 
 	pb "quire/api/etcdserverpb"
+	"quire/engine/auth"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -14,12 +16,14 @@ type rangeSession struct {
 	stream *Stream
 	req    pb.RangeRequest
 	raw    []byte // what req points into
+	asked  time.Time
 
 	mu struct {
 		sync.Mutex
 		ready bool // the read may run
 	}
-	cursor RangeCursor // owned by Next
+	cursor RangeCursor   // owned by Next
+	id     auth.Identity // whose read it is; owned by Next
 }
 
 func (s *Server) openRangeStream(st *Stream) Session {
@@ -34,14 +38,21 @@ func (r *rangeSession) Recv(msg []byte) error {
 	if err := checkRangeStream(&r.req); err != nil {
 		return err
 	}
+	r.asked = r.stream.srv.cfg.Clock.now()
 	if r.req.Serializable || r.stream.srv.cfg.Raft.ReadIndex(r) {
-		r.ReadReady(nil)
+		r.ready(nil)
 	}
 	return nil
 }
 
 // ReadReady implements ReadWaiter.
 func (r *rangeSession) ReadReady(err error) {
+	srv := r.stream.srv
+	srv.reads.ended(err, srv.cfg.Clock.now().Sub(r.asked))
+	r.ready(err)
+}
+
+func (r *rangeSession) ready(err error) {
 	if err != nil {
 		r.stream.Fail(err)
 		return
@@ -63,9 +74,15 @@ func (r *rangeSession) Next(out *Out) (Next, error) {
 	}
 	cfg := &r.stream.srv.cfg
 	if r.cursor == nil {
+		if err := r.permit(); err != nil {
+			return NextEnd, err
+		}
 		r.cursor = cfg.OpenRange(&r.req, cfg.MaxRequestBytes)
 	}
 	b, rev, done, err := r.cursor.Next(out.begin())
+	if changed := r.stream.srv.still(r.id); changed != nil {
+		err = changed
+	}
 	if err != nil {
 		return NextEnd, err
 	}
@@ -74,6 +91,16 @@ func (r *rangeSession) Next(out *Out) (Next, error) {
 		return NextEnd, nil
 	}
 	return NextMore, nil
+}
+
+// permit checks the right to read the range, when the read may run.
+func (r *rangeSession) permit() (err error) {
+	s := r.stream.srv
+	if r.id, err = s.identify(r.stream.Ctx); err != nil {
+		return err
+	}
+	acc := s.cfg.Auth.Access(r.id)
+	return acc.Read(r.req.Key, r.req.RangeEnd)
 }
 
 // wrap puts the header, if this is the last chunk, and the tag and length of

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,11 +19,41 @@ type proposalStats struct {
 	failed  atomic.Uint64
 }
 
+// readStats counts linearizable reads that had to ask the cluster.
+type readStats struct {
+	slow, failed atomic.Uint64
+}
+
+// slowRead is when a read that waits for the cluster counts as slow: etcd asks
+// again after this time.
+const slowRead = 500 * time.Millisecond
+
+// ended notes how a read's question to the cluster was answered.
+func (r *readStats) ended(err error, took time.Duration) {
+	if err != nil {
+		r.failed.Add(1)
+	} else if took > slowRead {
+		r.slow.Add(1)
+	}
+}
+
 // methodStats counts one method's calls; the metrics collector reads it.
 type methodStats struct {
 	started, received, sent atomic.Uint64
 	handled                 [codes.Unauthenticated + 1]atomic.Uint64
-	took                    [2]histogram // of unary calls: succeeded, failed
+	inside                  atomic.Uint64 // calls of the process itself that succeeded
+
+	// Of unary calls, succeeded and failed. Range has fine instead of took;
+	// transactions that only read have readTook.
+	took, readTook [2]histogram
+	fine           *[2]fineHistogram
+
+	// Of streams.
+	open                   atomic.Int64
+	sendFails, receiveFail atomic.Uint64 // through no fault of the client
+
+	// versions is whose calls they were.
+	versions versionStats
 }
 
 func (m *methodStats) end(code codes.Code) {
@@ -33,17 +64,68 @@ func (m *methodStats) end(code codes.Code) {
 }
 
 // endUnary counts a unary call's end.
-func (m *methodStats) endUnary(code codes.Code, took time.Duration) {
+func (m *methodStats) endUnary(code codes.Code, took time.Duration, onlyReads bool) {
 	m.end(code)
+	failed := 1
 	if code == codes.OK {
 		m.sent.Add(1)
-		m.took[0].observe(took)
-	} else {
-		m.took[1].observe(took)
+		failed = 0
 	}
+	switch {
+	case m.fine != nil:
+		m.fine[failed].observe(took)
+	case onlyReads:
+		m.readTook[failed].observe(took)
+	default:
+		m.took[failed].observe(took)
+	}
+}
+
+// request returns the times of the calls that succeeded or failed, without
+// transactions that only read.
+func (m *methodStats) request(failed int) counts {
+	if m.fine != nil {
+		return m.fine[failed].coarse()
+	}
+	return m.took[failed].snapshot()
+}
+
+// handling returns the times of all calls.
+func (m *methodStats) handling() counts {
+	all := m.request(0).plus(m.request(1))
+	return all.plus(m.readTook[0].snapshot()).plus(m.readTook[1].snapshot())
 }
 
 // httpStats counts the answers of /health.
 type httpStats struct {
 	healthy, unhealthy atomic.Uint64
+}
+
+// tallies counts by a text that few different ones are expected of.
+type tallies struct {
+	mu     sync.Mutex
+	byText map[string]uint64
+}
+
+// maxTexts bounds a tallies; what comes beyond is counted as one.
+const maxTexts = 32
+
+func (t *tallies) add(text string, n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byText == nil {
+		t.byText = map[string]uint64{}
+	}
+	if _, known := t.byText[text]; !known && len(t.byText) >= maxTexts {
+		text = "other"
+	}
+	t.byText[text] += n
+}
+
+func (t *tallies) each(fn func(text string, n uint64)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for text, n := range t.byText {
+		fn(text, n)
+	}
 }

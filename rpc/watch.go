@@ -16,9 +16,10 @@ type WatchStream interface {
 	Create(*pb.WatchCreateRequest) error
 	Cancel(watchID int64) error
 	Progress() error
-	// Fill appends the next WatchResponse to dst, if there is one. more=false
-	// means that none is left and that ready will be called for the next.
-	Fill(dst []byte) (out []byte, more bool)
+	// Fill appends the next WatchResponse to dst, if there is one, and says how
+	// many events it holds. more=false means that none is left and that ready will
+	// be called for the next.
+	Fill(dst []byte) (out []byte, events int, more bool)
 	Close()
 }
 
@@ -28,7 +29,7 @@ var ErrRetryRecv = errors.New("rpc: session is full")
 
 func (s *Server) watchMethods() []*Method {
 	return []*Method{{
-		Service: watchService, Name: "Watch", Open: s.openWatch,
+		Service: watchService, Name: "Watch", Auth: AuthHandler, Open: s.openWatch,
 		ClientStreams: true, Duplex: true,
 	}}
 }
@@ -40,7 +41,10 @@ type watchSession struct {
 }
 
 func (s *Server) openWatch(st *Stream) Session {
-	return &watchSession{stream: st, cur: s.cfg.OpenWatch(st.Wake)}
+	rights := &watchRights{stream: st}
+	return &watchSession{stream: st, cur: s.cfg.OpenWatch(watchfanout.StreamOptions{
+		Ready: st.Wake, Permit: rights.permit, Keep: rights.keep,
+	})}
 }
 
 func (w *watchSession) Recv(msg []byte) error {
@@ -71,9 +75,9 @@ func (w *watchSession) Recv(msg []byte) error {
 func (w *watchSession) RecvEnd() bool { return false }
 
 func (w *watchSession) Next(out *Out) (Next, error) {
-	b := out.begin()
-	b, more := w.cur.Fill(b)
+	b, events, more := w.cur.Fill(out.begin())
 	out.end(b, headerRoom)
+	out.events = events
 	if len(b) == headerRoom && !more {
 		return NextIdle, nil
 	}
@@ -83,13 +87,17 @@ func (w *watchSession) Next(out *Out) (Next, error) {
 func (w *watchSession) Close() { w.cur.Close() }
 
 // OpenHubWatch makes the streams of a hub what Config.OpenWatch gives.
-func OpenHubWatch(hub *watchfanout.Hub) func(ready func()) WatchStream {
-	return func(ready func()) WatchStream {
-		return hubStream{hub.OpenStream(watchfanout.StreamOptions{Ready: ready})}
+func OpenHubWatch(hub *watchfanout.Hub) func(watchfanout.StreamOptions) WatchStream {
+	return func(o watchfanout.StreamOptions) WatchStream {
+		return hubStream{hub.OpenStream(o)}
 	}
 }
 
 type hubStream struct{ *watchfanout.Stream }
 
 // Fill implements WatchStream: as few messages as the hub gives, which is one.
-func (h hubStream) Fill(dst []byte) ([]byte, bool) { return h.Stream.Fill(dst, 1, nil) }
+func (h hubStream) Fill(dst []byte) (out []byte, events int, more bool) {
+	before := h.Given()
+	out, more = h.Stream.Fill(dst, 1, nil)
+	return out, int(h.Given() - before), more
+}

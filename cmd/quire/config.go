@@ -43,6 +43,11 @@ type Config struct {
 	ClusterState        string
 	ClusterToken        string
 
+	// Security
+	AuthToken    string
+	BcryptCost   uint
+	AuthTokenTTL uint // seconds
+
 	// Upkeep
 	CompactionMode      string
 	CompactionRetention string

@@ -55,6 +55,8 @@ func newStoreMetrics(reg prometheus.Registerer) (*storeMetrics, error) {
 				"Time to find what a compaction makes superfluous, for which writes wait.", prometheus.ExponentialBuckets(0.5, 2, 14)),
 			engine.TimedReclaim: h.add("etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
 				"Time of a pass that moved the live rest out of sparse segments.", fromMilli),
+			engine.TimedSnapshot: h.add("etcd_disk_backend_snapshot_duration_seconds",
+				"Time to write the file of a snapshot; sending it is not counted.", prometheus.ExponentialBuckets(.01, 2, 17)),
 		},
 		spill: h.add("etcd_debugging_disk_backend_commit_spill_duration_seconds",
 			"Time a checkpoint waited for pages to be written.", fromMilli),

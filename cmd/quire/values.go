@@ -150,6 +150,39 @@ var knownGates = []string{
 	"StopGRPCServiceOnDefrag", "TxnModeWriteWithSharedBuffer",
 }
 
+// betaGates are the gates of that stage; the others are of the stage alpha.
+var betaGates = map[string]bool{"AllBeta": true, "FastLeaseKeepAlive": true, "TxnModeWriteWithSharedBuffer": true}
+
+// gateStates tells for each gate whether it is on: as it is set, or else as all of
+// its stage are, or else as is the default, which is on for features in beta.
+func gateStates(set string) map[string]bool {
+	given := map[string]bool{}
+	for _, pair := range strings.Split(set, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		if on, err := strconv.ParseBool(strings.TrimSpace(value)); err == nil {
+			given[strings.TrimSpace(name)] = on
+		}
+	}
+	states := map[string]bool{}
+	for _, name := range knownGates {
+		all := "AllAlpha"
+		if betaGates[name] {
+			all = "AllBeta"
+		}
+		on, isSet := given[name]
+		ofStage, stageIsSet := given[all]
+		switch {
+		case isSet:
+			states[name] = on
+		case stageIsSet && name != all:
+			states[name] = ofStage
+		default:
+			states[name] = betaGates[name] && name != all
+		}
+	}
+	return states
+}
+
 // String implements flag.Value.
 func (f featureGates) String() string {
 	if f.dst == nil {
