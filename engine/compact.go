@@ -244,9 +244,11 @@ func (e *Engine) Defragment(ctx context.Context) error {
 	if err := e.Checkpoint(); err != nil {
 		return err
 	}
+	began := time.Now()
 	if _, err := e.store.Reclaim(ctx, pagestore.Budget{Below: 0.95}, (*reclaimOwner)(e)); err != nil {
 		return err
 	}
+	e.timed(TimedReclaim, began)
 	return e.Checkpoint()
 }
 

@@ -127,7 +127,7 @@ const (
 	TimedCompaction     // until everything superfluous was removed
 	TimedCompactionStep // one hold of the writer lock
 	TimedCompactionMark // finding what a compaction makes superfluous
-	TimedReclaim        // a pass over sparse segments that found one
+	TimedReclaim        // a pass over sparse segments that found one, or of Defragment
 	TimedSnapshot       // from the wait for a running compaction to the finished file
 )
 

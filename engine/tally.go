@@ -12,7 +12,7 @@ import (
 type Tally struct {
 	Puts, PutBytes uint64 // keys and values
 	Deletes        uint64 // delete operations, whatever they found, and the keys of revoked leases
-	TxnRanges      uint64 // ranges inside transactions
+	TxnRanges      uint64 // ranges and compares inside transactions
 	Txns           uint64 // transactions that did more than one thing
 
 	LeasesGranted, LeasesRevoked, LeasesExpired, LeasesRenewed uint64
@@ -125,32 +125,46 @@ func (e *Engine) EachApplied(fn func(kind OpKind, ok bool, n uint32)) {
 	}
 }
 
-// count returns how many ranges a planned transaction has and how many
-// operations in all.
-func (p *txnPlan) count() (ranges, all uint64) {
+// count returns what a planned transaction has done, the nested ones included.
+func (p *txnPlan) count() (compares, ranges, writes uint64) {
+	compares = p.compares
 	for _, op := range p.ops {
 		switch {
 		case op.GetRequestRange() != nil:
 			ranges++
-			all++
 		case op.GetRequestTxn() == nil:
-			all++
+			writes++
 		}
 	}
 	for _, n := range p.nested {
-		r, a := n.count()
-		ranges, all = ranges+r, all+a
+		c, r, w := n.count()
+		compares, ranges, writes = compares+c, ranges+r, writes+w
 	}
-	return ranges, all
+	return compares, ranges, writes
 }
 
-// txnDone counts a transaction that was carried out.
-func (c *tally) txnDone(p *txnPlan) {
-	ranges, all := p.count()
-	if ranges > 0 {
-		c.txnRanges.Add(ranges)
+// txnDone counts a transaction that was carried out, as etcd does: a compare is a
+// range, and in a transaction that writes the compares are one of their own.
+func (c *tally) txnDone(p *txnPlan, mayWrite bool) {
+	compares, ranges, writes := p.count()
+	if compares+ranges > 0 {
+		c.txnRanges.Add(compares + ranges)
 	}
-	if all > 1 {
-		c.txns.Add(1)
+	txns := uint64(0)
+	if mayWrite {
+		txns = several(compares) + several(ranges+writes)
+	} else {
+		txns = several(compares + ranges)
 	}
+	if txns > 0 {
+		c.txns.Add(txns)
+	}
+}
+
+// several is 1 for more than one.
+func several(n uint64) uint64 {
+	if n > 1 {
+		return 1
+	}
+	return 0
 }

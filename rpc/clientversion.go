@@ -9,9 +9,9 @@ import (
 )
 
 // versionStats tells how a method's calls divide among the versions of clients,
-// which say it in metadata. Looking there costs a copy, so only one call in
-// versionSample is asked, and those since the last one are counted with it: all
-// calls are counted, and with clients of one version rightly.
+// which say it in metadata. Looking there costs a copy, so after the first calls
+// only one in versionSample is asked, and those since the last one are counted with
+// it: all calls are counted, and with clients of one version rightly.
 type versionStats struct {
 	counted   atomic.Uint64 // of methodStats.started
 	last      atomic.Pointer[string]
@@ -34,7 +34,7 @@ func versionOf(ctx context.Context) string {
 
 // sample is called for the started-th call of a method.
 func (v *versionStats) sample(ctx context.Context, started uint64) {
-	if (started-1)%versionSample == 0 {
+	if started <= versionSample || started%versionSample == 0 {
 		v.count(versionOf(ctx), started)
 	}
 }

@@ -218,9 +218,10 @@ func requiresLeader(ctx context.Context) bool {
 func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
 	m.stats.versions.count(versionOf(gs.Context()), m.stats.started.Add(1))
 	m.stats.open.Add(1)
+	began := s.cfg.Clock.now()
 	defer func() {
 		m.stats.open.Add(-1)
-		m.stats.end(status.Code(err))
+		m.stats.end(status.Code(err), s.cfg.Clock.now().Sub(began))
 	}()
 	if err := s.admitCall(gs.Context(), m, false); err != nil {
 		return err
@@ -277,6 +278,7 @@ func (p *grpcStream) receiveAll() error {
 	defer p.in.free()
 	for {
 		err := p.gs.RecvMsg(&p.in)
+		p.Method.stats.received.Add(1) // the end too, as etcd's library counts
 		if errors.Is(err, io.EOF) {
 			if p.session.RecvEnd() {
 				return nil
@@ -287,7 +289,6 @@ func (p *grpcStream) receiveAll() error {
 			p.brokeOff(&p.Method.stats.receiveFail)
 			return err
 		}
-		p.Method.stats.received.Add(1)
 		if err := p.deliver(); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -42,13 +43,12 @@ func (h *healthService) register(g *grpc.Server) {
 		h.methods = append(h.methods, row)
 		serve := m.Handler
 		m.Handler = func(srv any, ctx context.Context, dec func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
-			row.stats.started.Add(1)
+			row.stats.versions.sample(ctx, row.stats.started.Add(1))
+			began := time.Now()
 			resp, err := serve(srv, ctx, dec, i)
 			row.stats.received.Add(1)
-			row.stats.end(status.Code(err))
-			if err == nil {
-				row.stats.sent.Add(1)
-			}
+			row.stats.sent.Add(1)
+			row.stats.end(status.Code(err), time.Since(began))
 			return resp, err
 		}
 		d.Methods = append(d.Methods, m)
@@ -58,9 +58,10 @@ func (h *healthService) register(g *grpc.Server) {
 		h.methods = append(h.methods, row)
 		serve := m.Handler
 		m.Handler = func(srv any, stream grpc.ServerStream) error {
-			row.stats.started.Add(1)
+			row.stats.versions.count(versionOf(stream.Context()), row.stats.started.Add(1))
+			began := time.Now()
 			err := serve(srv, countedStream{stream, &row.stats})
-			row.stats.end(status.Code(err))
+			row.stats.end(status.Code(err), time.Since(began))
 			return err
 		}
 		d.Streams = append(d.Streams, m)
@@ -76,18 +77,12 @@ type countedStream struct {
 
 // SendMsg implements grpc.ServerStream.
 func (c countedStream) SendMsg(m any) error {
-	err := c.ServerStream.SendMsg(m)
-	if err == nil {
-		c.stats.sent.Add(1)
-	}
-	return err
+	c.stats.sent.Add(1)
+	return c.ServerStream.SendMsg(m)
 }
 
 // RecvMsg implements grpc.ServerStream.
 func (c countedStream) RecvMsg(m any) error {
-	err := c.ServerStream.RecvMsg(m)
-	if err == nil {
-		c.stats.received.Add(1)
-	}
-	return err
+	c.stats.received.Add(1)
+	return c.ServerStream.RecvMsg(m)
 }

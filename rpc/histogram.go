@@ -48,15 +48,6 @@ func (h *histogram) snapshot() counts {
 	return c
 }
 
-// plus adds two histograms with the same bounds.
-func (c counts) plus(o counts) counts {
-	sum := counts{c.count + o.count, c.sumSeconds + o.sumSeconds, make(map[float64]uint64, len(c.byBound))}
-	for bound := range c.byBound {
-		sum.byBound[bound] = c.byBound[bound] + o.byBound[bound]
-	}
-	return sum
-}
-
 // fineHistogram serves two of etcd's histograms with one observation: bounds
 // that double from 0.1 ms (of ranges) and from 1 ms (of requests). Between two of
 // the former lies at most one of the latter, in the middle; so bucket 2i is the

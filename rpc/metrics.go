@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +16,7 @@ import (
 // read what is counted anyway when somebody scrapes.
 func (s *Server) registerMetrics() error {
 	s.hashing = newHashTimes()
-	var errs []error
+	errs := []error{s.observeHandling()}
 	for _, c := range []prometheus.Collector{newCallCollector(s), newServerCollector(s), s.hashing.all, s.hashing.rev} {
 		errs = append(errs, s.cfg.Registry.Register(c))
 	}
@@ -60,6 +61,11 @@ type serverCollector struct {
 	clusterVersion, knownPeers, alarms *prometheus.Desc
 	check, checks, promoteFailures     *prometheus.Desc
 	send                               map[*prometheus.Desc]*histogram
+
+	mu struct {
+		sync.Mutex
+		alarms map[[2]string]bool // that were ever shown: member, type
+	}
 }
 
 func newServerCollector(s *Server) *serverCollector {
@@ -75,6 +81,7 @@ func newServerCollector(s *Server) *serverCollector {
 		checks:          desc("etcd_server_healthchecks_total", "The total number of each kind of healthcheck.", "type", "name", "status"),
 		promoteFailures: desc("etcd_server_learner_promote_failures", "The total number of failed learner promotions.", "Reason"),
 	}
+	c.mu.alarms = map[[2]string]bool{}
 	c.addServer(s)
 	c.addStore(s)
 	const loop = "etcd_debugging_server_watch_send_loop_"
@@ -171,13 +178,30 @@ func (c *serverCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range c.srv.cfg.Members() {
 		one(c.knownPeers, fmt.Sprintf("%x", c.srv.cfg.MemberID), fmt.Sprintf("%x", m.ID))
 	}
-	for _, a := range c.srv.cfg.Space.Alarms() {
-		one(c.alarms, fmt.Sprintf("%x", a.MemberID), a.Alarm.String())
-	}
+	c.collectAlarms(ch)
 	c.srv.promoteFails.each(func(reason string, n uint64) {
 		ch <- prometheus.MustNewConstMetric(c.promoteFailures, prometheus.CounterValue, float64(n), reason)
 	})
 	c.collectChecks(ch)
+}
+
+// collectAlarms shows the alarms there are, and as 0 those that earlier scrapes
+// have shown.
+func (c *serverCollector) collectAlarms(ch chan<- prometheus.Metric) {
+	active := map[[2]string]bool{}
+	for _, a := range c.srv.cfg.Space.Alarms() {
+		active[[2]string{fmt.Sprintf("%x", a.MemberID), a.Alarm.String()}] = true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for alarm := range active {
+		if len(c.mu.alarms) < maxTexts {
+			c.mu.alarms[alarm] = true
+		}
+	}
+	for alarm := range c.mu.alarms {
+		ch <- prometheus.MustNewConstMetric(c.alarms, prometheus.GaugeValue, truth(active[alarm]), alarm[0], alarm[1])
+	}
 }
 
 // collectChecks shows how the probes ended; one that was never made is not shown.

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 )
 
@@ -47,6 +48,8 @@ type methodStats struct {
 	// transactions that only read have readTook.
 	took, readTook [2]histogram
 	fine           *[2]fineHistogram
+	// handling is told the time of every call, with extensive metrics only.
+	handling prometheus.Observer
 
 	// Of streams.
 	open                   atomic.Int64
@@ -56,19 +59,23 @@ type methodStats struct {
 	versions versionStats
 }
 
-func (m *methodStats) end(code codes.Code) {
+// end counts the end of a call or a stream.
+func (m *methodStats) end(code codes.Code, took time.Duration) {
 	if int(code) >= len(m.handled) {
 		code = codes.Unknown
 	}
 	m.handled[code].Add(1)
+	if m.handling != nil {
+		m.handling.Observe(took.Seconds())
+	}
 }
 
 // endUnary counts a unary call's end.
 func (m *methodStats) endUnary(code codes.Code, took time.Duration, onlyReads bool) {
-	m.end(code)
+	m.end(code, took)
+	m.sent.Add(1) // an error is a message too, as etcd's library counts
 	failed := 1
 	if code == codes.OK {
-		m.sent.Add(1)
 		failed = 0
 	}
 	switch {
@@ -88,12 +95,6 @@ func (m *methodStats) request(failed int) counts {
 		return m.fine[failed].coarse()
 	}
 	return m.took[failed].snapshot()
-}
-
-// handling returns the times of all calls.
-func (m *methodStats) handling() counts {
-	all := m.request(0).plus(m.request(1))
-	return all.plus(m.readTook[0].snapshot()).plus(m.readTook[1].snapshot())
 }
 
 // httpStats counts the answers of /health.
