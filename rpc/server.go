@@ -205,10 +205,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.byName = make(map[string]*Method, len(s.methods))
 	for _, m := range s.methods {
-		if m.Auth == authUnset {
-			return nil, fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
-		}
 		s.byName[m.FullName()] = m
+	}
+	if err := s.checkMethods(); err != nil {
+		return nil, err
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
@@ -223,6 +223,17 @@ func New(cfg Config) (*Server, error) {
 	go s.dog.run()
 	go s.leader.run()
 	return s, nil
+}
+
+// checkMethods refuses a method that does not say what its clients have to be: it
+// would be open to everybody.
+func (s *Server) checkMethods() error {
+	for _, m := range s.methods {
+		if m.Auth == authUnset {
+			return fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
+		}
+	}
+	return nil
 }
 
 // Close ends what is in flight and stops the server's goroutines: streams get
