@@ -42,9 +42,10 @@ const (
 	grpcWorkers = 128
 )
 
-func newGRPCServer(s *Server) *grpc.Server {
+func newGRPCServer(s *Server, workers uint32) *grpc.Server {
 	cfg := &s.cfg
 	opts := []grpc.ServerOption{
+		grpc.Creds(connCredentials{}),
 		grpc.ForceServerCodecV2(newCodec(&s.net)),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -55,7 +56,7 @@ func newGRPCServer(s *Server) *grpc.Server {
 		grpc.SharedWriteBuffer(true),
 		grpc.InitialWindowSize(grpcStreamWindow),
 		grpc.InitialConnWindowSize(grpcConnWindow),
-		grpc.NumStreamWorkers(grpcWorkers),
+		grpc.NumStreamWorkers(workers),
 		grpc.ReadBufferSize(grpcBufferBytes),
 		grpc.WriteBufferSize(grpcBufferBytes),
 	}
@@ -91,6 +92,7 @@ func (s *Server) ServeGRPC(lis net.Listener) error {
 
 // stopGRPC lets calls finish until ctx ends and then cuts the connections.
 func (s *Server) stopGRPC(ctx context.Context) {
+	s.grpcHTTP.Stop() // its connections are an http.Server's, which has been closed
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()

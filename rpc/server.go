@@ -149,6 +149,7 @@ type Server struct {
 	http      httpStats
 	leader    *leaderMonitor
 	grpc      *grpc.Server
+	grpcHTTP  *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
 	health    *healthService
 	calls     sync.Pool // of *syncCall
 	slow      slowLog
@@ -178,7 +179,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
-	s.grpc = newGRPCServer(s)
+	s.grpc, s.grpcHTTP = newGRPCServer(s, grpcWorkers), newGRPCServer(s, 0)
 	if err := s.registerMetrics(); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,15 @@ type Config struct {
 	ClusterState        string
 	ClusterToken        string
 
+	// Security
+	ClientTLS, PeerTLS Security
+	SelfSignedValidity uint // years
+	CipherSuites       wordList
+	TLSMinVersion      string
+	TLSMaxVersion      string
+	CORS               originList
+	HostWhitelist      stringList
+
 	// Upkeep
 	CompactionMode      string
 	CompactionRetention string
@@ -93,6 +102,8 @@ func newConfig() *Config {
 		AdvertisePeerURLs:   mustURLs(defaultPeerURL),
 		AdvertiseClientURLs: mustURLs(defaultClientURL),
 		LogOutputs:          stringList{logDefault},
+		CORS:                originList{anyone},
+		HostWhitelist:       stringList{anyone},
 		MaxStreams:          math.MaxUint32,
 		set:                 map[string]bool{},
 	}
@@ -112,6 +123,7 @@ func (c *Config) settle() {
 	if c.QuotaBackendBytes == 0 {
 		c.QuotaBackendBytes = defaultQuotaBytes
 	}
+	c.settleTLS()
 	if c.WarnUnary == 0 {
 		c.WarnUnary = 300 * time.Millisecond
 	}

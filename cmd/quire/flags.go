@@ -142,27 +142,35 @@ func (f *flagSet) addClustering() {
 }
 
 func (f *flagSet) addSecurity() {
-	for _, name := range []string{
-		"cert-file", "key-file", "client-cert-file", "client-key-file", "client-crl-file",
-		"client-cert-allowed-hostname", "trusted-ca-file",
-		"peer-cert-file", "peer-key-file", "peer-client-cert-file", "peer-client-key-file", "peer-crl-file",
-		"peer-cert-allowed-cn", "peer-cert-allowed-hostname", "peer-trusted-ca-file",
-	} {
-		f.deny(name, "", "TLS")
-	}
-	for _, name := range []string{"client-cert-auth", "auto-tls", "peer-client-cert-auth", "peer-auto-tls"} {
-		f.deny(name, false, "TLS")
-	}
-	f.nothing("peer-skip-client-san-verification", false, "TLS")
-	f.nothing("self-signed-cert-validity", uint(1), "TLS")
-	f.nothing("cipher-suites", "", "TLS")
-	f.nothing("tls-min-version", "TLS1.2", "TLS")
-	f.nothing("tls-max-version", "", "TLS")
-	f.nothing("cors", "*", "origins that browsers may come from")
-	f.nothing("host-whitelist", "*", "host names that HTTP clients may use")
+	c := f.cfg
+	f.addTLS("", &c.ClientTLS, "clients")
+	f.Var((*wordList)(&c.ClientTLS.AllowedHostnames), "client-cert-allowed-hostname", "host names of which a client's certificate must have one")
+	f.StringVar(&c.ClientTLS.CRLFile, "client-crl-file", "", "list of revoked client certificates, DER or PEM")
+	f.addTLS("peer-", &c.PeerTLS, "peers")
+	f.StringVar(&c.PeerTLS.CRLFile, "peer-crl-file", "", "list of revoked peer certificates, DER or PEM")
+	f.Var((*wordList)(&c.PeerTLS.AllowedCNs), "peer-cert-allowed-cn", "common names of which a peer's certificate must have one")
+	f.Var((*wordList)(&c.PeerTLS.AllowedHostnames), "peer-cert-allowed-hostname", "host names of which a peer's certificate must have one")
+	f.BoolVar(&c.PeerTLS.SkipClientSANVerify, "peer-skip-client-san-verification", false, "accept a peer's certificate that does not name the address it comes from")
+	f.UintVar(&c.SelfSignedValidity, "self-signed-cert-validity", 1, "years for which auto-tls and peer-auto-tls make certificates")
+	f.Var(&c.CipherSuites, "cipher-suites", "suites permitted with TLS 1.2, by their Go names (empty: Go's choice)")
+	f.StringVar(&c.TLSMinVersion, "tls-min-version", "TLS1.2", "oldest TLS version accepted: TLS1.2 or TLS1.3")
+	f.StringVar(&c.TLSMaxVersion, "tls-max-version", "", "newest TLS version accepted: TLS1.2 or TLS1.3 (empty: Go's newest)")
+	f.Var(&c.CORS, "cors", "origins whose pages may use the HTTP endpoints (* or empty: all)")
+	f.Var(&c.HostWhitelist, "host-whitelist", "host names by which HTTP clients without TLS may call this server (* or empty: all)")
 	f.nothing("auth-token", "simple", "kind of authentication token")
 	f.nothing("bcrypt-cost", uint(10), "cost of hashing a password")
 	f.nothing("auth-token-ttl", uint(300), "seconds that a simple token lives")
+}
+
+// addTLS registers what clients and peers have alike.
+func (f *flagSet) addTLS(prefix string, s *Security, whom string) {
+	f.StringVar(&s.CertFile, prefix+"cert-file", "", "certificate shown to "+whom)
+	f.StringVar(&s.KeyFile, prefix+"key-file", "", "its key")
+	f.StringVar(&s.ClientCertFile, prefix+"client-cert-file", "", "certificate shown when dialing "+whom+", if not the same")
+	f.StringVar(&s.ClientKeyFile, prefix+"client-key-file", "", "its key")
+	f.BoolVar(&s.ClientCertAuth, prefix+"client-cert-auth", false, "demand a certificate of "+whom)
+	f.StringVar(&s.TrustedCAFile, prefix+"trusted-ca-file", "", "authorities that sign the certificates of "+whom+", which are then demanded")
+	f.BoolVar(&s.AutoTLS, prefix+"auto-tls", false, "make a certificate for TLS with "+whom)
 }
 
 func (f *flagSet) addUpkeep() {

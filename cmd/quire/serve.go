@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	stdlog "log"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,16 +13,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-
-	"quire/rpc"
 )
 
 // stopWait bounds an orderly stop: whoever starts servers in numbers waits for
 // each, and gives up after a second and a half.
 const stopWait = time.Second
-
-// httpHeaderWait is how long a client may take to send a request's header.
-const httpHeaderWait = 5 * time.Minute
 
 // server is one running process: its sockets, its member, and what ends it.
 //
@@ -39,10 +30,7 @@ type server struct {
 	reg    *prometheus.Registry
 	member *member
 
-	peers, clients, httpOnly, metrics *listeners
-	fronts                            []*rpc.Frontend
-	https                             []*http.Server
-	failed                            chan error // a listener broke
+	ports *ports
 }
 
 // serve runs a server until a signal or a fault ends it; it returns the
@@ -57,7 +45,8 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	announce(l.Logger, cfg, set, args)
-	s := &server{cfg: cfg, log: l.Logger, reg: newRegistry(l.sink), failed: make(chan error, 1)}
+	s := &server{cfg: cfg, log: l.Logger, reg: newRegistry(l.sink)}
+	s.ports = newPorts(cfg, l.Logger)
 	code := 0
 	if err := s.run(signals); err != nil {
 		l.Error("quire ends", zap.Error(err))
@@ -104,7 +93,7 @@ func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 func (s *server) run(signals <-chan os.Signal) (err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
 	defer tuneGC().stop()
-	if err := s.listen(); err != nil {
+	if err := s.ports.open(s.reg); err != nil {
 		return err
 	}
 	if s.member, err = openMember(s.cfg, s.log, s.reg); err != nil {
@@ -112,10 +101,13 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	}
 	s.log.Info("starting etcd server", zap.String("local-member-id", fmt.Sprintf("%x", s.member.id)),
 		zap.String("cluster-id", fmt.Sprintf("%x", s.member.cid)), zap.String("local-server-version", apiVersion))
+	// Whoever watches the member is answered before it has a leader.
+	s.ports.servePeers()
+	s.ports.serveMetrics(s.member.rpc)
 	if done, err := s.awaitReady(signals); done || err != nil {
 		return err
 	}
-	s.serveAll()
+	s.ports.serveClients(s.member.rpc)
 	stopCompactor := s.startCompactor()
 	defer stopCompactor()
 	if err := notifyInit("READY=1"); err != nil {
@@ -128,7 +120,7 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	case err := <-s.member.fatal:
 		s.member.die(err)
 		return err
-	case err := <-s.failed:
+	case err := <-s.ports.failed:
 		return err
 	}
 }
@@ -174,100 +166,13 @@ func (s *server) awaitReady(signals <-chan os.Signal) (done bool, err error) {
 	}
 }
 
-// listen opens every socket, or none and says which flag is at fault.
-func (s *server) listen() (err error) {
-	for _, l := range []struct {
-		to   **listeners
-		flag string
-		urls urlList
-	}{
-		{&s.peers, "listen-peer-urls", s.cfg.ListenPeerURLs},
-		{&s.clients, "listen-client-urls", s.cfg.ListenClientURLs},
-		{&s.httpOnly, "listen-client-http-urls", s.cfg.ListenClientHTTP},
-		{&s.metrics, "listen-metrics-urls", s.cfg.ListenMetricsURLs},
-	} {
-		if *l.to, err = listenAll(l.flag, l.urls, s.cfg); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// serveAll serves clients, and says so in the words that scripts wait for.
-func (s *server) serveAll() {
-	r := s.member.rpc
-	s.log.Info("ready to serve client requests")
-	traffic := "grpc+http"
-	if len(s.httpOnly.open) > 0 {
-		traffic = "grpc"
-	}
-	for _, lis := range s.clients.open {
-		if traffic == "grpc" {
-			s.start(s.clients, func() error { return r.ServeGRPC(lis) })
-		} else {
-			front := rpc.NewFrontend(lis)
-			s.fronts = append(s.fronts, front)
-			s.start(s.clients, func() error { return r.ServeGRPC(front.GRPC()) })
-			s.serveHTTP(s.clients, front.HTTP(), r.ClientHandler())
-		}
-		s.sayServing(traffic, lis)
-	}
-	for _, lis := range s.httpOnly.open {
-		s.serveHTTP(s.httpOnly, lis, r.ClientHandler())
-		s.sayServing("http", lis)
-	}
-	for _, lis := range s.metrics.open {
-		s.serveHTTP(s.metrics, lis, r.MetricsHandler())
-		s.log.Info("serving metrics", zap.String("address", lis.Addr().String()))
-	}
-	for _, lis := range s.peers.open {
-		s.serveHTTP(s.peers, lis, http.NotFoundHandler())
-		s.log.Info("serving peer traffic", zap.String("address", lis.Addr().String()))
-	}
-}
-
-func (s *server) sayServing(traffic string, lis net.Listener) {
-	s.log.Info("serving client traffic insecurely; this is strongly discouraged!",
-		zap.String("traffic", traffic), zap.String("address", lis.Addr().String()))
-}
-
-// start runs what serves a listener; the first one that breaks ends the server.
-func (s *server) start(of *listeners, do func() error) {
-	go func() {
-		err := do()
-		if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
-			return
-		}
-		select {
-		case s.failed <- fmt.Errorf("--%s: %w", of.flag, err):
-		default:
-		}
-	}()
-}
-
-func (s *server) serveHTTP(of *listeners, lis net.Listener, h http.Handler) {
-	hs := &http.Server{Handler: h, ReadHeaderTimeout: httpHeaderWait, ErrorLog: stdlog.New(io.Discard, "", 0)}
-	s.https = append(s.https, hs)
-	s.start(of, func() error { return hs.Serve(lis) })
-}
-
 // stop ends everything that was started, top down, within stopWait and what
 // the last checkpoint takes.
 func (s *server) stop() error {
 	_ = notifyInit("STOPPING=1")
 	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
 	defer cancel()
-	for _, l := range []*listeners{s.clients, s.httpOnly, s.metrics, s.peers} {
-		if l != nil {
-			l.close()
-		}
-	}
-	for _, f := range s.fronts {
-		_ = f.Close()
-	}
-	for _, h := range s.https {
-		_ = h.Close()
-	}
+	s.ports.close()
 	if s.member == nil {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 // touches nothing.
 func (c *Config) Validate() (faults []error) {
 	for _, check := range []func() []error{
-		c.checkLogging, c.checkURLs, c.checkTiming, c.checkCluster, c.checkUpkeep,
+		c.checkLogging, c.checkURLs, c.checkTLS, c.checkTiming, c.checkCluster, c.checkUpkeep,
 	} {
 		faults = append(faults, check()...)
 	}
@@ -55,9 +55,6 @@ func (c *Config) checkURLs() (faults []error) {
 		{"listen-client-http-urls", c.ListenClientHTTP}, {"listen-metrics-urls", c.ListenMetricsURLs},
 	} {
 		for _, u := range l.urls {
-			if isSecure(u) {
-				faults = append(faults, fmt.Errorf("--%s: %s asks for TLS, which is not supported by this version", l.flag, u.String()))
-			}
 			if isUnix(u) {
 				continue
 			}

@@ -28,8 +28,7 @@ func (l urlList) strings() []string {
 // Set implements flag.Value.
 func (l *urlList) Set(s string) error {
 	if s == "" {
-		*l = nil
-		return nil
+		return nil // as in etcd, the default stays
 	}
 	urls, err := parseURLs(strings.Split(s, ","))
 	if err != nil {
@@ -93,6 +92,41 @@ func (l *stringList) Set(s string) error {
 	words := strings.Split(s, ",")
 	slices.Sort(words)
 	*l = slices.Compact(words)
+	return nil
+}
+
+// wordList is a flag value: comma-separated words as they come.
+type wordList []string
+
+// String implements flag.Value.
+func (l *wordList) String() string { return strings.Join(*l, ",") }
+
+// Set implements flag.Value.
+func (l *wordList) Set(s string) error {
+	*l = strings.Split(s, ",")
+	return nil
+}
+
+// anyone stands for every origin and every host name.
+const anyone = "*"
+
+// originList is a flag value: * or comma-separated URLs, sorted, each once.
+type originList []string
+
+// String implements flag.Value.
+func (l *originList) String() string { return strings.Join(*l, ",") }
+
+// Set implements flag.Value.
+func (l *originList) Set(s string) error {
+	if s == anyone {
+		*l = originList{anyone}
+		return nil
+	}
+	urls, err := parseURLs(strings.Split(s, ","))
+	if err != nil {
+		return err
+	}
+	*l = urls.strings()
 	return nil
 }
 
