@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,6 +15,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // This file is the grpc-go transport, the only one that blocks a goroutine on
@@ -93,6 +94,10 @@ func (s *Server) ServeGRPC(lis net.Listener) error {
 // stopGRPC lets calls finish until ctx ends and then cuts the connections.
 func (s *Server) stopGRPC(ctx context.Context) {
 	s.grpcHTTP.Stop() // its connections are an http.Server's, which has been closed
+	if s.loop != nil {
+		s.loop.close()
+		defer s.loop.awaitServed()
+	}
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
@@ -134,10 +139,11 @@ func (s *Server) serviceDesc(name string, methods []*Method) *grpc.ServiceDesc {
 
 // protoFile names the file that describes a service, for reflection.
 func protoFile(service string) string {
-	if strings.HasPrefix(service, "etcdserverpb.") {
-		return "etcdserverpb/rpc.proto"
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	if err != nil {
+		return ""
 	}
-	return ""
+	return d.ParentFile().Path()
 }
 
 func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error) (any, error) {

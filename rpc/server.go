@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ type Config struct {
 	ExtensiveMetrics bool
 	// Pprof serves /debug/pprof.
 	Pprof bool
+	// Gateway serves the JSON API under /v3/.
+	Gateway bool
 
 	Logger *zap.Logger
 	Clock  Clock
@@ -150,6 +153,8 @@ type Server struct {
 	leader    *leaderMonitor
 	grpc      *grpc.Server
 	grpcHTTP  *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
+	loop      *loopback    // nil without the gateway
+	json      http.Handler // likewise
 	health    *healthService
 	calls     sync.Pool // of *syncCall
 	slow      slowLog
@@ -170,6 +175,7 @@ func New(cfg Config) (*Server, error) {
 	for _, service := range [][]*Method{
 		s.kvMethods(), s.watchMethods(), s.leaseMethods(),
 		s.clusterMethods(), s.maintenanceMethods(), s.authMethods(),
+		s.lockMethods(), s.electionMethods(),
 	} {
 		s.methods = append(s.methods, service...)
 	}
@@ -181,6 +187,9 @@ func New(cfg Config) (*Server, error) {
 	s.health = newHealthService(cfg.Logger)
 	s.grpc, s.grpcHTTP = newGRPCServer(s, grpcWorkers), newGRPCServer(s, 0)
 	if err := s.registerMetrics(); err != nil {
+		return nil, err
+	}
+	if err := s.openGateway(); err != nil {
 		return nil, err
 	}
 	go s.dog.run()

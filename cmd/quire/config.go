@@ -25,6 +25,7 @@ type Config struct {
 	MaxTxnOps           uint
 	MaxRequestBytes     uint
 	MaxStreams          uint32
+	EnableGateway       bool
 	KeepAliveMinTime    time.Duration
 	KeepAliveInterval   time.Duration
 	KeepAliveTimeout    time.Duration

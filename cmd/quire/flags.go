@@ -104,7 +104,7 @@ func (f *flagSet) addMember() {
 	f.nothing("backend-bbolt-freelist-type", "map", "of etcd's storage engine")
 	f.nothing("backend-batch-interval", time.Duration(0), "of etcd's storage engine")
 	f.nothing("backend-batch-limit", 0, "of etcd's storage engine")
-	f.nothing("enable-grpc-gateway", true, "serve the JSON gateway")
+	f.BoolVar(&c.EnableGateway, "enable-grpc-gateway", true, "serve the JSON API (/v3/kv/put and so on) beside gRPC")
 	f.nothing("raft-read-timeout", 5*time.Second, "read timeout of a peer connection")
 	f.nothing("raft-write-timeout", 5*time.Second, "write timeout of a peer connection")
 	f.StringVar(&c.ConfigFile, "config-file", "", "YAML file with all settings; other flags and the environment are then ignored")

@@ -221,6 +221,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		KeepAlive:        rpc.KeepAlive{MinTime: c.KeepAliveMinTime, Interval: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout},
 		ExtensiveMetrics: c.Metrics == "extensive",
 		Pprof:            c.EnablePprof,
+		Gateway:          c.EnableGateway,
 		Logger:           m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
