@@ -25,6 +25,13 @@ type Access struct {
 	Logger      *zap.Logger
 }
 
+// Access returns the checks for this server.
+func (s *Server) Access(origins, hosts []string) Access {
+	return Access{Origins: origins, Hosts: hosts, Logger: s.cfg.Logger, RefuseNamed: func() bool {
+		return s.cfg.ClientCertAuth && s.cfg.Gateway && s.cfg.Auth.Enabled()
+	}}
+}
+
 // Wrap puts the checks in front of h.
 func (a Access) Wrap(h http.Handler) http.Handler {
 	if a.Logger == nil {

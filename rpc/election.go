@@ -11,11 +11,11 @@ const electionService = "v3electionpb.Election"
 
 func (s *Server) electionMethods() []*Method {
 	return []*Method{
-		{Service: electionService, Name: "Campaign", Unary: s.serveCampaign, Blocking: true},
-		{Service: electionService, Name: "Proclaim", Unary: s.serveProclaim, Blocking: true},
-		{Service: electionService, Name: "Leader", Unary: s.serveLeader, Blocking: true},
-		{Service: electionService, Name: "Observe", Open: s.openObserve},
-		{Service: electionService, Name: "Resign", Unary: s.serveResign, Blocking: true},
+		{Service: electionService, Name: "Campaign", Auth: AuthHandler, Unary: s.serveCampaign, Blocking: true},
+		{Service: electionService, Name: "Proclaim", Auth: AuthHandler, Unary: s.serveProclaim, Blocking: true},
+		{Service: electionService, Name: "Leader", Auth: AuthHandler, Unary: s.serveLeader, Blocking: true},
+		{Service: electionService, Name: "Observe", Auth: AuthHandler, Open: s.openObserve},
+		{Service: electionService, Name: "Resign", Auth: AuthHandler, Unary: s.serveResign, Blocking: true},
 	}
 }
 

@@ -47,7 +47,9 @@ var (
 	errNotSupportedLearner = tabled("etcdserver: rpc not supported for learner")
 	errMemberBadURLs       = tabled("etcdserver: given member URLs are invalid")
 	errBadLeaderTransferee = tabled("etcdserver: bad leader transferee")
-	errAuthNotEnabled      = tabled("etcdserver: authentication is not enabled")
+	errInvalidAuthToken    = tabled("etcdserver: invalid auth token")
+	errPermissionDenied    = tabled("etcdserver: permission denied")
+	errTooManyRequests     = tabled("etcdserver: too many requests")
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")
 

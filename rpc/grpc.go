@@ -181,7 +181,7 @@ func (s *Server) runUnary(ctx context.Context, g *syncCall, dec func(any) error)
 	}
 	g.Method.stats.received.Add(1)
 	g.Req = g.in.bytes()
-	if err := s.admitCall(ctx, g.Method); err != nil {
+	if err := s.admitCall(ctx, g.Method, false); err != nil {
 		return err
 	}
 	g.Method.Unary(&g.Call)
@@ -192,14 +192,18 @@ func contextStatus(ctx context.Context) error {
 	return status.FromContextError(ctx.Err()).Err()
 }
 
-// admitCall refuses what this member cannot serve at all.
-func (s *Server) admitCall(ctx context.Context, m *Method) error {
+// admitCall refuses what this member cannot serve at all, and clients that may
+// not call the method. own is a call of the server's own.
+func (s *Server) admitCall(ctx context.Context, m *Method, own bool) error {
 	st := s.cfg.RaftStatus()
 	if st.IsLearner && !m.Learner {
 		return errNotSupportedLearner
 	}
 	if st.Lead == 0 && requiresLeader(ctx) {
 		return errNoLeader
+	}
+	if m.Auth > AuthHandler && !own && s.cfg.Auth.Enabled() {
+		return s.authorize(ctx, m.Auth)
 	}
 	return nil
 }
@@ -216,7 +220,7 @@ func requiresLeader(ctx context.Context) bool {
 func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
 	m.stats.started.Add(1)
 	defer func() { m.stats.end(status.Code(err)) }()
-	if err := s.admitCall(gs.Context(), m); err != nil {
+	if err := s.admitCall(gs.Context(), m, false); err != nil {
 		return err
 	}
 	st := newStream(gs.Context(), s, m)

@@ -14,7 +14,7 @@ type localStream struct {
 // openLocal opens a streaming method for a service, in the name of whoever ctx
 // belongs to.
 func (s *Server) openLocal(ctx context.Context, m *Method) (*localStream, error) {
-	if err := s.admitCall(ctx, m); err != nil {
+	if err := s.admitCall(ctx, m, false); err != nil {
 		return nil, err
 	}
 	st := newStream(ctx, s, m)

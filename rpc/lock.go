@@ -9,8 +9,8 @@ const lockService = "v3lockpb.Lock"
 
 func (s *Server) lockMethods() []*Method {
 	return []*Method{
-		{Service: lockService, Name: "Lock", Unary: s.serveLock, Blocking: true},
-		{Service: lockService, Name: "Unlock", Unary: s.serveUnlock, Blocking: true},
+		{Service: lockService, Name: "Lock", Auth: AuthHandler, Unary: s.serveLock, Blocking: true},
+		{Service: lockService, Name: "Unlock", Auth: AuthHandler, Unary: s.serveUnlock, Blocking: true},
 	}
 }
 

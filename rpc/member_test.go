@@ -6,10 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine"
 	"quire/raft"
+	"quire/rpc/token"
 	"quire/wal"
 	"quire/watchfanout"
 )
@@ -22,12 +25,14 @@ type realMember struct {
 	engine *engine.Engine
 	node   *raft.Node
 	hub    *watchfanout.Hub
+	tokens *token.Table
 	ready  atomic.Bool // the hub exists
 }
 
-func newRealMember(t testing.TB) *realMember {
+func newRealMember(t testing.TB, change ...func(*Config)) *realMember {
 	t.Helper()
-	m := &realMember{}
+	m := &realMember{tokens: token.NewTable(0, nil)}
+	m.tokens.From(0)
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -37,7 +42,7 @@ func newRealMember(t testing.TB) *realMember {
 	var err error
 	m.engine, err = engine.Open(disk.NewMem(1), engine.Options{
 		ClusterID: 9, MemberID: 7, Members: []*pb.Member{{ID: 7, Name: "m"}},
-		MinLeaseTTL: 1, Publisher: m,
+		MinLeaseTTL: 1, Publisher: m, AuthListener: m,
 		Propose: func(op []byte, w engine.Waiter) error { return m.node.Propose(op, w) },
 		OnFatal: func(err error) { t.Error(err) },
 	})
@@ -64,6 +69,10 @@ func newRealMember(t testing.TB) *realMember {
 	}
 	cfg.OpenRange = func(r *pb.RangeRequest, chunk int) RangeCursor { return m.engine.RangeStream(r, chunk) }
 	cfg.OpenWatch = OpenHubWatch(m.hub)
+	cfg.Auth, cfg.Tokens, cfg.Rights, cfg.BcryptCost = m.engine.Auth(), m.tokens, m.engine, bcrypt.MinCost
+	for _, c := range change {
+		c(&cfg)
+	}
 	m.Server, err = New(cfg)
 	check(err)
 	t.Cleanup(func() {
@@ -79,6 +88,11 @@ func newRealMember(t testing.TB) *realMember {
 	}
 	return m
 }
+
+// Changed, Issued and Revoked implement engine.AuthListener.
+func (m *realMember) Changed()                               { m.hub.Recheck() }
+func (m *realMember) Issued(index uint64, user, text string) { m.tokens.Issued(index, user, text) }
+func (m *realMember) Revoked(user string)                    { m.tokens.Revoked(user) }
 
 // Publish implements engine.Publisher.
 func (m *realMember) Publish(events []engine.Event, rev int64) {

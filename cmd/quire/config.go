@@ -51,6 +51,9 @@ type Config struct {
 	TLSMaxVersion      string
 	CORS               originList
 	HostWhitelist      stringList
+	AuthToken          string
+	BcryptCost         uint
+	AuthTokenTTL       uint // seconds
 
 	// Upkeep
 	CompactionMode      string

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // effect says what setting a flag does in this version.
@@ -157,9 +158,9 @@ func (f *flagSet) addSecurity() {
 	f.StringVar(&c.TLSMaxVersion, "tls-max-version", "", "newest TLS version accepted: TLS1.2 or TLS1.3 (empty: Go's newest)")
 	f.Var(&c.CORS, "cors", "origins whose pages may use the HTTP endpoints (* or empty: all)")
 	f.Var(&c.HostWhitelist, "host-whitelist", "host names by which HTTP clients without TLS may call this server (* or empty: all)")
-	f.nothing("auth-token", "simple", "kind of authentication token")
-	f.nothing("bcrypt-cost", uint(10), "cost of hashing a password")
-	f.nothing("auth-token-ttl", uint(300), "seconds that a simple token lives")
+	f.StringVar(&c.AuthToken, "auth-token", "simple", "kind of authentication token: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION")
+	f.UintVar(&c.BcryptCost, "bcrypt-cost", uint(bcrypt.DefaultCost), "cost of hashing a password, 4 to 31")
+	f.UintVar(&c.AuthTokenTTL, "auth-token-ttl", 300, "seconds that a simple token lives without being used")
 }
 
 // addTLS registers what clients and peers have alike.

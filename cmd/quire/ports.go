@@ -82,7 +82,7 @@ func (p *ports) serveMetrics(r *rpc.Server) {
 // serveClients serves clients, and says so in the words that scripts wait for.
 func (p *ports) serveClients(r *rpc.Server) {
 	p.log.Info("ready to serve client requests")
-	h := rpc.Access{Origins: p.cfg.CORS, Hosts: p.cfg.HostWhitelist, Logger: p.log}.Wrap(r.ClientHandler())
+	h := r.Access(p.cfg.CORS, p.cfg.HostWhitelist).Wrap(r.ClientHandler())
 	for _, e := range p.httpOnly.open {
 		p.serveHTTP(p.httpOnly, e, p.tls.clients, h, false)
 		p.sayServing("http", e)
