@@ -74,6 +74,11 @@ func openLogs(c *Config) (*logs, error) {
 	return l, nil
 }
 
+// newFaultLog is for a process that ends before its log is set up.
+func newFaultLog(w io.Writer) *zap.Logger {
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoderConfig), zapcore.Lock(zapcore.AddSync(w)), zapcore.InfoLevel), zap.AddCaller())
+}
+
 // Close writes out what is queued.
 func (l *logs) Close() { l.sink.close() }
 

@@ -57,19 +57,29 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 
 // announce logs what the sources said and every setting.
 func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
-	log.Info("Running: ", zap.Strings("args", args))
+	log.Info("Running: ", zap.Strings("args", maskArgs(args)))
 	if cfg.ConfigFile != "" {
-		log.Info("settings come from the configuration file alone; flags and environment are ignored",
+		log.Info("loaded server configuration, other configuration command line flags and environment variables will be ignored if provided",
 			zap.String("path", cfg.ConfigFile))
 	}
-	for _, w := range set.envWarnings {
-		log.Warn(w.msg, zap.String("environment-variable", w.key))
+	for _, v := range set.env {
+		if v.used {
+			log.Info("recognized and used environment variable", zap.String("variable-name", v.key), zap.String("variable-value", v.value))
+		} else { // its value may be a secret of somebody else's
+			log.Warn("unrecognized environment variable", zap.String("environment-variable", v.key))
+		}
 	}
 	if len(set.ignored) > 0 {
 		log.Warn("flags without effect in this version", zap.Strings("flags", set.ignored))
 	}
 	if cfg.set["max-snapshots"] {
 		log.Warn("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.")
+	}
+	if cfg.set["v2-deprecation"] {
+		log.Warn("--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.")
+	}
+	if cfg.MaxRequestBytes > recommendedRequestBytes {
+		log.Warn("exceeded recommended request limit", zap.Uint("max-request-bytes", cfg.MaxRequestBytes), zap.Int("recommended-request-bytes", recommendedRequestBytes))
 	}
 	if cfg.Name == defaultName {
 		log.Warn("--name is not set; members of one cluster need names of their own", zap.String("name", cfg.Name))
