@@ -13,11 +13,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // stopWait bounds an orderly stop: whoever starts servers in numbers waits for
 // each, and gives up after a second and a half.
 const stopWait = time.Second
+
+// mutexProfileFraction is etcd's: one of so many waits for a mutex is sampled.
+const mutexProfileFraction = 5
 
 // server is one running process: its sockets, its member, and what ends it.
 //
@@ -27,10 +31,11 @@ const stopWait = time.Second
 type server struct {
 	cfg    *Config
 	log    *zap.Logger
+	see    observation
 	reg    *prometheus.Registry
 	member *member
-
-	ports *ports
+	ports  *ports
+	ended  os.Signal // what ended it, if a signal did
 }
 
 // serve runs a server until a signal or a fault ends it; it returns the
@@ -41,18 +46,35 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer l.Close()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	stopLevel := l.level.followSignals()
 	announce(l.Logger, cfg, set, args)
-	s := &server{cfg: cfg, log: l.Logger, reg: newRegistry(l.sink)}
-	s.ports = newPorts(cfg, l.Logger)
-	code := 0
-	if err := s.run(signals); err != nil {
+	s := &server{cfg: cfg, log: l.Logger, see: observation{level: l.level}, reg: newRegistry(l.sink), ports: newPorts(cfg, l.Logger)}
+	err = s.run(signals)
+	if err != nil {
 		l.Error("quire ends", zap.Error(err))
-		code = 1
 	}
-	return code
+	stopLevel()
+	l.Close()
+	if err != nil {
+		return exitFault
+	}
+	return endBy(s.ended)
+}
+
+// endBy ends the process by the signal that stopped it, as etcd does, so that
+// whoever waits for it sees why it ended. The first process of a container cannot
+// be killed so; it exits with 0.
+func endBy(sig os.Signal) int {
+	number, ok := sig.(syscall.Signal)
+	if !ok || os.Getpid() == 1 {
+		return 0
+	}
+	signal.Reset(number)
+	_ = syscall.Kill(os.Getpid(), number)
+	time.Sleep(time.Second) // the signal comes at once, if it comes
+	return 0
 }
 
 // announce logs what the sources said and every setting.
@@ -103,10 +125,10 @@ func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 func (s *server) run(signals <-chan os.Signal) (err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
 	defer tuneGC().stop()
-	if err := s.ports.open(s.reg); err != nil {
+	if err := s.prepare(); err != nil {
 		return err
 	}
-	if s.member, err = openMember(s.cfg, s.log, s.reg); err != nil {
+	if s.member, err = openMember(s.cfg, s.log, s.reg, s.see); err != nil {
 		return err
 	}
 	s.log.Info("starting etcd server", zap.String("local-member-id", fmt.Sprintf("%x", s.member.id)),
@@ -120,12 +142,15 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	s.ports.serveClients(s.member.rpc)
 	stopCompactor := s.startCompactor()
 	defer stopCompactor()
+	s.log.Info("notifying init daemon")
 	if err := notifyInit("READY=1"); err != nil {
-		s.log.Warn("cannot notify the init system", zap.Error(err))
+		s.log.Warn("failed to notify systemd for readiness", zap.Error(err))
+	} else {
+		s.log.Info("successfully notified init daemon")
 	}
 	select {
 	case sig := <-signals:
-		s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
+		s.signalled(sig)
 		return nil
 	case err := <-s.member.fatal:
 		s.member.die(err)
@@ -133,6 +158,30 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	case err := <-s.ports.failed:
 		return err
 	}
+}
+
+// prepare does what needs no data: the process's own settings and the sockets.
+func (s *server) prepare() (err error) {
+	if s.cfg.LockMemory {
+		lockMemory(s.log)
+	}
+	if s.cfg.EnablePprof || s.cfg.debugging() {
+		s.log.Info("pprof is enabled", zap.String("path", "/debug/pprof"))
+		runtime.SetMutexProfileFraction(mutexProfileFraction)
+	}
+	grpc.EnableTracing = s.cfg.debugging()
+	if err := s.cfg.Features.register(s.reg); err != nil {
+		return err
+	}
+	if s.see.tracing, err = openTracing(s.cfg, s.log); err != nil {
+		return err
+	}
+	return s.ports.open(s.reg)
+}
+
+func (s *server) signalled(sig os.Signal) {
+	s.ended = sig
+	s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
 }
 
 // startCompactor starts auto-compaction; the returned function ends it.
@@ -169,7 +218,7 @@ func (s *server) awaitReady(signals <-chan os.Signal) (done bool, err error) {
 	case err := <-ready:
 		return false, err
 	case sig := <-signals:
-		s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
+		s.signalled(sig)
 		cancel()
 		<-ready
 		return true, nil
@@ -183,6 +232,11 @@ func (s *server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
 	defer cancel()
 	s.ports.close()
+	defer func() {
+		if err := s.see.tracing.close(); err != nil {
+			s.log.Warn("cannot send the last traces", zap.Error(err))
+		}
+	}()
 	if s.member == nil {
 		return nil
 	}
