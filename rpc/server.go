@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine/auth"
@@ -43,8 +45,17 @@ type Config struct {
 	KeepAlive KeepAlive
 	// ExtensiveMetrics adds a histogram of handling times per method.
 	ExtensiveMetrics bool
-	// Pprof serves /debug/pprof.
-	Pprof bool
+	// Pprof serves /debug/pprof, Traces /debug/requests and /debug/events.
+	Pprof, Traces bool
+	// LogLevel, if not nil, serves /debug/loglevel.
+	LogLevel http.Handler
+	// Tracer, if not nil, makes a span of each request, GRPCStats those of the calls
+	// around them.
+	Tracer    trace.Tracer
+	GRPCStats stats.Handler
+	// StopServingOnDefrag makes the health service say NOT_SERVING while the store
+	// is being defragmented.
+	StopServingOnDefrag bool
 	// Gateway serves the JSON API under /v3/.
 	Gateway bool
 
@@ -177,6 +188,7 @@ type Server struct {
 	leader    *leaderMonitor
 	passwords *passwords
 	grpc      *grpc.Server
+	grpcHTTP  *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
 	loop      *loopback    // nil without the gateway
 	json      http.Handler // likewise
 	health    *healthService
@@ -212,8 +224,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
+	s.grpc, s.grpcHTTP = newGRPCServer(s, grpcWorkers), newGRPCServer(s, 0)
 	s.passwords = newPasswords(cfg.BcryptCost)
-	s.grpc = newGRPCServer(s)
 	if err := s.registerMetrics(); err != nil {
 		return nil, err
 	}
