@@ -13,9 +13,9 @@ BUILD    = $(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 LINT     = $(GO) tool -modfile=$(CURDIR)/.ci/lint.mod
 
 # Modules beside the root one: tests that drive the built binary, and tools.
-MODULES  = $(patsubst %/go.mod,%,$(wildcard test/go.mod tools/*/go.mod))
+MODULES  = $(patsubst %/go.mod,%,$(wildcard test/go.mod test/*/go.mod tools/*/go.mod))
 
-.PHONY: build run etcdctl race test test-root test-modules check generate bench clean
+.PHONY: build run etcdctl race test test-root test-modules conformance check generate bench clean
 
 build:
 	@mkdir -p bin
@@ -53,6 +53,10 @@ test-modules: build
 		echo "== $$m"; \
 		(cd $$m && $(GO) vet ./... && QUIRE_BIN=$(CURDIR)/bin/quire $(GO) test ./...); \
 	done
+
+# etcd's own end-to-end tests against bin/quire; ARGS='-run ^TestKV' for some of them.
+conformance: build
+	cd test/conformance && $(GO) run . -server $(CURDIR)/bin/quire $(ARGS)
 
 # Code from api/*.proto; the result is committed.
 generate:

@@ -12,6 +12,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
+	"quire/engine/auth"
 	"quire/index"
 	"quire/pagestore"
 )
@@ -58,6 +59,8 @@ type Options struct {
 
 	// Publisher gets every committed event; nil drops them.
 	Publisher Publisher
+	// AuthListener is told of changes to users, roles and tokens; may be nil.
+	AuthListener AuthListener
 	// Propose hands an operation of the engine's own (lease expiry, NOSPACE) to
 	// consensus. It must not block. nil: none are made.
 	Propose func(op []byte, w Waiter) error
@@ -159,7 +162,7 @@ type Engine struct {
 	ap     applier // guarded by writer
 	// graves name what compaction removed and reclaim has not; guarded by writer.
 	graves map[pagestore.Ref]grave
-	auth   AuthState // guarded by writer
+	auth   *auth.Store // changed under writer
 
 	compactor  compactor
 	checkpoint checkpointer
@@ -175,7 +178,7 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
-	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}, auth: AuthState{Revision: 1}}
+	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if !opts.Importing {
@@ -214,9 +217,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 		for _, m := range e.opts.Members {
 			e.cluster.restore(m)
 		}
-		if e.opts.Auth != nil {
-			e.auth = *e.opts.Auth
-		}
+		e.auth = auth.NewStore(e.opts.Auth)
 		return nil
 	}
 	if cp.Damaged != "" {

@@ -59,16 +59,16 @@ func (e *Engine) exportCut() (meta, *etcdfile.State, error) {
 		return meta{}, nil, err
 	}
 	m, s := e.cutLocked()
-	auth := e.auth
 	e.compactor.mu.Lock()
 	removed := e.compactor.mu.removed
 	e.compactor.mu.Unlock()
 	e.writer.Unlock()
+	s.auth.Sort()
 	st := &etcdfile.State{
 		ConsistentIndex: m.applied, Term: m.term, StorageVersion: storageVersion,
 		ScheduledCompact: m.compactRev, FinishedCompact: removed,
 		Alarms:      s.alarms,
-		AuthEnabled: auth.Enabled, AuthRevision: auth.Revision, Users: auth.Users, Roles: auth.Roles,
+		AuthEnabled: s.auth.Enabled, AuthRevision: s.auth.Revision, Users: s.auth.Users, Roles: s.auth.Roles,
 		Members: s.members, Removed: s.removed, ClusterVersion: s.clusterVersion,
 	}
 	for _, mem := range s.members {

@@ -16,6 +16,7 @@ import (
 	"quire/api/authpb"
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
+	"quire/engine/auth"
 	"quire/engine/etcdfile"
 	"quire/pagestore"
 )
@@ -109,9 +110,9 @@ func TestExportImport(t *testing.T) {
 // TestExportState carries what is no version.
 func TestExportState(t *testing.T) {
 	r := newRig(t, 1)
-	r.e.auth = AuthState{Enabled: true, Revision: 5,
+	r.e.auth = auth.NewStore(&AuthState{Enabled: true, Revision: 5,
 		Users: []*authpb.User{{Name: []byte("root"), Roles: []string{"root"}}},
-		Roles: []*authpb.Role{{Name: []byte("root")}}}
+		Roles: []*authpb.Role{{Name: []byte("root")}}})
 	r.apply(AppendOp(nil, OpClusterVersion, []byte("3.7.0")))
 	r.apply(op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 5, TTL: 100}), op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: -6, TTL: 1000}),
 		op(t, OpLeaseCheckpoint, &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: 5, Remaining_TTL: 7}, {ID: -6, Remaining_TTL: 8}}}))
@@ -128,6 +129,9 @@ func TestExportState(t *testing.T) {
 	r2 := imported(t, 2, db, st, 0)
 	if !st.AuthEnabled || st.AuthRevision != 5 || len(st.Users) != 1 || len(st.Roles) != 1 {
 		t.Errorf("auth %+v", st)
+	}
+	if got := r2.e.AuthState(); !got.Enabled || got.Revision != 5 || len(got.Users) != 1 || len(got.Roles) != 1 {
+		t.Errorf("auth %+v", got)
 	}
 	if !r2.e.HasAlarm(pb.AlarmType_CORRUPT) || r2.e.ClusterVersion() != "3.7.0" || len(r2.e.Members()) != 1 {
 		t.Errorf("alarms %v, version %s, members %v", r2.e.Alarms(), r2.e.ClusterVersion(), r2.e.Members())

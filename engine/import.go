@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"quire/disk"
+	"quire/engine/auth"
 	"quire/engine/etcdfile"
 )
 
@@ -128,7 +129,7 @@ func (e *Engine) fill(db *etcdfile.File, st *etcdfile.State, raise int64) (in Im
 		e.cluster.restoreRemoved(id)
 	}
 	e.cluster.setVersion(st.ClusterVersion)
-	e.auth = AuthState{Enabled: st.AuthEnabled, Revision: max(st.AuthRevision, 1), Users: st.Users, Roles: st.Roles}
+	e.auth = auth.NewStore(&AuthState{Enabled: st.AuthEnabled, Revision: max(st.AuthRevision, 1), Users: st.Users, Roles: st.Roles})
 	return in, nil
 }
 
