@@ -203,6 +203,9 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 	case OpClusterVersion:
 		a.e.cluster.setVersion(string(body))
 		return 0, nil
+	case OpDowngrade:
+		a.e.cluster.setDowngrade(string(body))
+		return 0, nil
 	}
 	if kind >= OpAuthEnable && kind <= OpRoleRevoke {
 		return 0, a.runAuth(kind, body)

@@ -15,6 +15,8 @@ type cluster struct {
 		members map[uint64]*pb.Member // values are never changed, only replaced
 		removed map[uint64]bool
 		version string
+		// downgrade is the version to which one is under way, "" for none.
+		downgrade string
 	}
 }
 
@@ -47,6 +49,18 @@ func (c *cluster) clusterVersion() string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.mu.version
+}
+
+func (c *cluster) setDowngrade(target string) {
+	c.mu.Lock()
+	c.mu.downgrade = target
+	c.mu.Unlock()
+}
+
+func (c *cluster) downgradeTarget() string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.downgrade
 }
 
 // list returns the members by ID; they must not be changed.
