@@ -81,6 +81,7 @@ type Config struct {
 // etcd's limits and names.
 const (
 	defaultName          = "default"
+	defaultToken         = "etcd-cluster"
 	defaultPeerURL       = "http://localhost:2380"
 	defaultClientURL     = "http://localhost:2379"
 	defaultQuotaBytes    = 2 << 30

@@ -119,7 +119,7 @@ func (f *flagSet) addClustering() {
 	f.StringVar(&c.InitialCluster, "initial-cluster", defaultName+"="+defaultPeerURL, "members of a new cluster: name=peer URL,...")
 	c.ClusterState = clusterStateNew
 	f.Var(oneOf{&c.ClusterState, []string{clusterStateNew, clusterStateExisting}}, "initial-cluster-state", "new or existing")
-	f.StringVar(&c.ClusterToken, "initial-cluster-token", "etcd-cluster", "tells clusters with the same URLs apart")
+	f.StringVar(&c.ClusterToken, "initial-cluster-token", defaultToken, "tells clusters with the same URLs apart")
 	f.BoolVar(&c.StrictReconfigCheck, "strict-reconfig-check", true, "refuse membership changes that would lose the quorum")
 	f.BoolVar(&c.PreVote, "pre-vote", true, "ask before an election that could disturb the others")
 	f.IntVar(&c.MaxLearners, "max-learners", 1, "learners permitted in the cluster")
@@ -321,6 +321,9 @@ const usage = `Usage:
   quire dump pages PATH         print a page store's segments, offline
   quire dump manifest PATH      print a page store's checkpoints, offline
   quire check DATA_DIR          verify every checksum and invariant, offline
+  quire restore SNAPSHOT        make a data directory of a snapshot (--help: flags)
+  quire import                  make a data directory of a stopped etcd's (--help: flags)
+  quire export FILE             write a snapshot of a data directory, offline (--help: flags)
 
 Every flag can be set in the environment: --listen-client-urls is
 ETCD_LISTEN_CLIENT_URLS. etcd's "gateway" and "grpc-proxy" subcommands are not

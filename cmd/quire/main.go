@@ -19,6 +19,8 @@ func run(args, environ []string) int {
 			return 0
 		case "dump", "check":
 			return offline(args[1:], os.Stdout, os.Stderr)
+		case "restore", "import", "export":
+			return runSubcommand(args[1], args[2:], os.Stdout, os.Stderr)
 		case "gateway", "grpc-proxy":
 			fmt.Fprintf(os.Stderr, "quire has no %q subcommand; etcd's own binary can stand in front of quire\n", args[1])
 			return 1

@@ -211,7 +211,10 @@ func (c *Config) minLeaseTTL() int64 {
 func (m *member) openRaft() error {
 	e := m.engine
 	mode := raft.RefuseNewLog
-	if e.AppliedIndex() == 0 && m.cfg.ClusterState == clusterStateNew {
+	// A store with members to which no entry was applied is new, restored or
+	// imported: its log begins with it. As in etcd, --initial-cluster-state does not
+	// count for a data directory that is there.
+	if e.AppliedIndex() == 0 && len(e.Members()) > 0 {
 		mode = raft.BootstrapNewLog
 	}
 	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
@@ -313,11 +316,20 @@ const readyPoll = 2 * time.Millisecond
 // awaitReady returns when the member has a leader, has applied an entry of its
 // term and has published its name and client URLs.
 func (m *member) awaitReady(ctx context.Context) error {
+	if err := m.awaitApplied(ctx); err != nil {
+		return err
+	}
+	return m.publish(ctx)
+}
+
+// awaitApplied returns when the member has a leader and has applied an entry of
+// its term, and with it everything before.
+func (m *member) awaitApplied(ctx context.Context) error {
 	t := time.NewTicker(readyPoll)
 	defer t.Stop()
 	for {
 		if s := m.node.Load().Status(); s.Lead != 0 && m.engine.Term() == uint64(s.Term) {
-			break
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -328,7 +340,6 @@ func (m *member) awaitReady(ctx context.Context) error {
 		case <-t.C:
 		}
 	}
-	return m.publish(ctx)
 }
 
 // publish makes this member's name and client URLs known, and the version of a
