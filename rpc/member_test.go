@@ -29,7 +29,7 @@ type realMember struct {
 	ready  atomic.Bool // the hub exists
 }
 
-func newRealMember(t testing.TB) *realMember {
+func newRealMember(t testing.TB, change ...func(*Config)) *realMember {
 	t.Helper()
 	m := &realMember{tokens: token.NewTable(0, nil)}
 	m.tokens.From(0)
@@ -70,6 +70,9 @@ func newRealMember(t testing.TB) *realMember {
 	cfg.OpenRange = func(r *pb.RangeRequest, chunk int) RangeCursor { return m.engine.RangeStream(r, chunk) }
 	cfg.OpenWatch = OpenHubWatch(m.hub)
 	cfg.Auth, cfg.Tokens, cfg.Rights, cfg.BcryptCost = m.engine.Auth(), m.tokens, m.engine, bcrypt.MinCost
+	for _, c := range change {
+		c(&cfg)
+	}
 	m.Server, err = New(cfg)
 	check(err)
 	t.Cleanup(func() {

@@ -89,8 +89,10 @@ func (s *snapshotSession) open() error {
 	return nil
 }
 
-func (s *snapshotSession) size() zap.Field  { return zap.Int64("total-bytes", s.file.SizeBytes()) }
-func (s *snapshotSession) human() zap.Field { return zap.String("size", humanBytes(s.file.SizeBytes())) }
+func (s *snapshotSession) size() zap.Field { return zap.Int64("total-bytes", s.file.SizeBytes()) }
+func (s *snapshotSession) human() zap.Field {
+	return zap.String("size", humanBytes(s.file.SizeBytes()))
+}
 
 // chunk puts the next message into out; behind the last byte that is the sum.
 func (s *snapshotSession) chunk(out *Out) (Next, error) {

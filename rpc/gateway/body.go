@@ -3,13 +3,11 @@ package gateway
 import (
 	"errors"
 	"io"
-	"net/http"
 	"time"
 )
 
-// bodyWait is how long the body of a request that is not a stream may take. It
-// holds one message of a few MiB; a client that needs longer only holds a
-// connection and a goroutine.
+// bodyWait is the default of Options.BodyWait. A body is one message of a few MiB;
+// a client that needs longer only holds a connection and a goroutine.
 const bodyWait = time.Minute
 
 var errBodyTooLarge = errors.New("http: request body too large")
@@ -19,36 +17,23 @@ type boundedBody struct {
 	r     io.Reader
 	limit int64 // of one message; 0: none
 	read  int64 // of this message
+	ended bool  // r has been read to its end
 }
 
 // Read implements io.Reader.
 func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.limit > 0 && b.read < b.limit {
+	if b.limit > 0 {
+		if b.read >= b.limit {
+			return 0, errBodyTooLarge
+		}
 		p = p[:min(int64(len(p)), b.limit-b.read)]
 	}
 	n, err := b.r.Read(p)
-	if b.read += int64(n); b.limit > 0 && n > 0 && b.read >= b.limit {
-		return n, errBodyTooLarge
-	}
+	b.read += int64(n)
+	b.ended = b.ended || err == io.EOF
 	return n, err
 }
 
 // next begins another message. What the decoder has read ahead of it is not
 // counted, which is at most what one message may have.
 func (b *boundedBody) next() { b.read = 0 }
-
-// drain reads what stands behind the message.
-func (b *boundedBody) drain() error {
-	_, err := io.Copy(io.Discard, b)
-	return err
-}
-
-// hurry gives the body until bodyWait to arrive; the returned function ends
-// that. A writer that knows no deadlines (websockets) goes without.
-func hurry(w http.ResponseWriter) (done func()) {
-	rc := http.NewResponseController(w)
-	if rc.SetReadDeadline(time.Now().Add(bodyWait)) != nil {
-		return func() {}
-	}
-	return func() { _ = rc.SetReadDeadline(time.Time{}) }
-}

@@ -19,7 +19,8 @@
 //
 //   - A message of a request has at most Options.MaxMessageBytes as JSON. A
 //     body is read as it is decoded, never as a whole beyond that.
-//   - The body of a request that is not a stream has to arrive within bodyWait.
+//   - The body of a request that is not a stream has to arrive within
+//     Options.BodyWait.
 //   - A websocket message is a message of a request. Nothing is queued: each
 //     direction has one message in hand and waits for the other side.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.uber.org/zap"
@@ -29,7 +30,10 @@ type Options struct {
 	// bound. It should leave the server itself to refuse what is too large but
 	// not absurd, for clients know its words.
 	MaxMessageBytes int64
-	Logger          *zap.Logger // nil: none
+	// BodyWait is how long the body of a request that is not a stream may take;
+	// 0 is a minute.
+	BodyWait time.Duration
+	Logger   *zap.Logger // nil: none
 }
 
 // Gateway is the JSON API as an http.Handler for paths under /v3/.
@@ -43,6 +47,9 @@ type Gateway struct {
 func New(conn grpc.ClientConnInterface, opts Options) (*Gateway, error) {
 	if opts.Logger == nil {
 		opts.Logger = zap.NewNop()
+	}
+	if opts.BodyWait == 0 {
+		opts.BodyWait = bodyWait
 	}
 	g := &Gateway{conn: conn, opts: opts}
 	g.mux = runtime.NewServeMux(
@@ -121,6 +128,7 @@ type exchange struct {
 	*call
 	g       *Gateway
 	ctx     context.Context
+	cancel  context.CancelFunc
 	w       http.ResponseWriter
 	r       *http.Request
 	in      runtime.Decoder
@@ -140,7 +148,7 @@ func (g *Gateway) handler(c *call) runtime.HandlerFunc {
 			return
 		}
 		body := &boundedBody{r: r.Body, limit: g.opts.MaxMessageBytes}
-		x := &exchange{call: c, g: g, ctx: annotated, w: w, r: r, in: in.NewDecoder(body), body: body, out: out}
+		x := &exchange{call: c, g: g, ctx: annotated, cancel: cancel, w: w, r: r, in: in.NewDecoder(body), body: body, out: out}
 		switch {
 		case c.bidi:
 			x.converse()
@@ -175,19 +183,20 @@ func (x *exchange) ask() {
 // receiveOne reads the body of a request that is one message. No body is the
 // empty message.
 func (x *exchange) receiveOne() (proto.Message, error) {
-	defer hurry(x.w)()
+	rc := http.NewResponseController(x.w)
+	timed := rc.SetReadDeadline(time.Now().Add(x.g.opts.BodyWait)) == nil // a websocket knows no deadlines
 	req := x.req.New().Interface()
 	if err := x.in.Decode(req); err != nil && !errors.Is(err, io.EOF) {
-		return nil, badBody(err)
+		return nil, badBody(err) // what is left of the body keeps its deadline
 	}
-	if _, open := x.w.(*socketWriter); open {
-		return req, nil // a websocket goes on behind the message
+	if !timed {
+		return req, nil // and goes on behind the message
 	}
 	// net/http notices that a client goes away only when the body is read.
-	if err := x.body.drain(); err != nil {
+	if _, err := io.Copy(io.Discard, x.body); err != nil {
 		return nil, badBody(err)
 	}
-	return req, nil
+	return req, rc.SetReadDeadline(time.Time{})
 }
 
 // badBody is the status of a body that cannot be decoded.

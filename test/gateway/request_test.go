@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ import (
 type request struct {
 	method, path, body string
 	header             map[string]string
-	lines              int // of a stream's answer to read; 0: all of it
+	lines              int  // of a stream's answer to read; 0: all of it
+	anyOrder           bool // of those lines
 }
 
 // answer is what of a response is compared.
@@ -73,6 +75,9 @@ func trySend(ctx context.Context, s *harness.Server, r request) (answer, error) 
 		return answer{}, err
 	}
 	a := answer{status: resp.StatusCode, body: normalise(body)}
+	if r.anyOrder {
+		a.body = strings.Join(slices.Sorted(strings.Lines(a.body)), "")
+	}
 	for _, h := range comparedHeaders {
 		if v := resp.Header.Values(h); len(v) > 0 {
 			a.headers += fmt.Sprintf("%s: %s\n", h, strings.Join(v, ", "))

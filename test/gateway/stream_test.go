@@ -30,7 +30,7 @@ func TestWatch(t *testing.T) {
 		watch(2, `{"create_request":{"key":"YQ==","start_revision":3,"filters":[0]}}`),
 		watch(2, `{"create_request":{"key":"YQ==","watch_id":"7"}}{"create_request":{"key":"YQ==","watch_id":7}}`),
 		watch(2, `{"create_request":{"key":"YQ=="}} {"cancel_request":{"watch_id":"0"}}`),
-		watch(2, "{\"create_request\":{\"key\":\"YQ==\"}}\n{\"progress_request\":{}}\n"),
+		request{path: "/v3/watch", body: "{\"create_request\":{\"key\":\"YQ==\"}}\n{\"progress_request\":{}}\n", lines: 2, anyOrder: true},
 		request{path: "/v3/kv/compaction", body: `{"revision":"4","physical":true}`},
 		watch(2, `{"create_request":{"key":"YQ==","start_revision":"2"}}`),
 	)
