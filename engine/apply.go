@@ -453,7 +453,7 @@ func (a *applier) appendAlarm(member uint64, t pb.AlarmType) {
 // that holds from here on, nil if the change is refused.
 func (e *Engine) ApplyConfChange(index, term uint64, data []byte, w interface{ Dropped(error) }) (confState []byte) {
 	e.writer.Lock()
-	cc, err := decodeConfChange(data)
+	cc, err := DecodeConfChange(data)
 	if err == nil {
 		err = e.cluster.apply(cc)
 	}

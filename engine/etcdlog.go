@@ -66,7 +66,7 @@ func (e *Engine) ApplyEtcd(entry *etcdfile.Entry, members bool) error {
 		if c.Promote {
 			c.Member = nil
 		}
-		cc, err := EncodeConfChange(c.Kind, c.Node, c.Member)
+		cc, err := EncodeConfChange(ConfChange{Kind: c.Kind, Node: c.Node, Member: c.Member})
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", entry.Index, err)
 		}

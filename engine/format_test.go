@@ -124,7 +124,7 @@ func FuzzDecoders(f *testing.F) {
 		_, _, _ = decodeGrave(b)
 		_ = new(meta).decode(b)
 		_ = newDecoder().readState(b)
-		_, _ = decodeConfChange(b)
+		_, _ = DecodeConfChange(b)
 		if rev, user, rest, err := splitAs(b); err == nil {
 			again := append(AppendAs(nil, auth.Identity{User: string(user), Revision: rev}), rest...)
 			if r2, u2, o2, err := splitAs(again[1:]); err != nil || r2 != rev || !bytes.Equal(u2, user) || !bytes.Equal(o2, rest) {

@@ -82,9 +82,8 @@ type Config struct {
 	SnapshotStall time.Duration
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
-	// ChangeMembers serves a Cluster method (its name and request bytes) that
-	// changes the membership and returns the response's body; nil refuses.
-	ChangeMembers func(ctx context.Context, method string, req []byte) (body []byte, err error)
+	// Membership changes the membership and the cluster's version.
+	Membership Membership
 }
 
 // KeepAlive is grpc's keepalive policy.
@@ -143,7 +142,7 @@ func (c *Config) Validate() error {
 		{"Auth", c.Auth == nil}, {"Tokens", c.Tokens == nil}, {"Rights", c.Rights == nil},
 		{"Members", c.Members == nil}, {"OpenRange", c.OpenRange == nil},
 		{"OpenWatch", c.OpenWatch == nil}, {"MoveLeader", c.MoveLeader == nil},
-		{"OpenSnapshot", c.OpenSnapshot == nil},
+		{"OpenSnapshot", c.OpenSnapshot == nil}, {"Membership", c.Membership == nil},
 		{"Version", c.Version == ""}, {"MemberID", c.MemberID == 0}, {"ClusterID", c.ClusterID == 0},
 	} {
 		if part.missing {

@@ -56,6 +56,7 @@ type Config struct {
 	WatchProgress       time.Duration
 	WarnApply           time.Duration
 	WarnUnary           time.Duration
+	DowngradeCheck      time.Duration
 	DefragThresholdMB   uint
 	UnsafeNoFsync       bool
 	PageCacheBytes      int64 // quire's own: clean pages kept in memory

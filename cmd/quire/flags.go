@@ -179,7 +179,7 @@ func (f *flagSet) addUpkeep() {
 	f.effects["bootstrap-defrag-threshold-megabytes"] = none
 	f.nothing("corrupt-check-time", time.Duration(0), "interval of comparing hashes with peers")
 	f.nothing("compact-hash-check-time", time.Minute, "interval of comparing compaction hashes with peers")
-	f.nothing("downgrade-check-time", 5*time.Second, "interval of checking the state of a downgrade")
+	f.DurationVar(&c.DowngradeCheck, "downgrade-check-time", 5*time.Second, "interval of checking the state of a downgrade; 0: never")
 }
 
 func (f *flagSet) addMonitoring() {

@@ -17,6 +17,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine"
+	"quire/membership"
 	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
@@ -40,13 +41,14 @@ type member struct {
 	cid  uint64
 	dirs []*disk.Dir // store, log
 
-	engine *engine.Engine
-	hub    *watchfanout.Hub
-	tokens token.Provider
-	node   atomic.Pointer[raft.Node]
-	rpc    *rpc.Server
-	watch  *walMetrics
-	timing *storeMetrics
+	engine     *engine.Engine
+	hub        *watchfanout.Hub
+	tokens     token.Provider
+	node       atomic.Pointer[raft.Node]
+	rpc        *rpc.Server
+	membership *membership.Service
+	watch      *walMetrics
+	timing     *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -81,7 +83,7 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		}
 	}()
 	if _, err := os.Stat(filepath.Join(c.DataDir, "member", "snap", "db")); err == nil {
-		return m, fmt.Errorf("data directory %s holds the data of an etcd member, which quire does not read", c.DataDir)
+		return m, fmt.Errorf("data directory %s holds the data of an etcd member; take it over into another directory with quire import", c.DataDir)
 	}
 	for _, path := range []string{c.storePath(), c.logPath()} {
 		dir, err := disk.OpenDir(path, disk.Options{NoSync: c.UnsafeNoFsync})
@@ -119,6 +121,11 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
 	}
 	m.engine.Start()
+	m.membership = membership.New(membership.Config{
+		Self: m.id, Consensus: m.node.Load(), State: m.engine,
+		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
+		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
+	})
 	m.rpc, err = rpc.New(m.rpcConfig(reg))
 	return m, err
 }
@@ -195,7 +202,7 @@ func (c *Config) bootMembers() ([]*pb.Member, error) {
 	}
 	var ms []*pb.Member
 	for name, us := range urls {
-		ms = append(ms, &pb.Member{ID: memberID(us.strings(), c.ClusterToken), Name: name, PeerURLs: us.strings()})
+		ms = append(ms, &pb.Member{ID: membership.ID(us.strings(), c.ClusterToken, time.Time{}), Name: name, PeerURLs: us.strings()})
 	}
 	return ms, nil
 }
@@ -265,6 +272,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
 		MoveLeader:   n.TransferLeadership,
 		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
+		Membership:   m.membership,
 	}
 }
 
