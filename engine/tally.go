@@ -70,6 +70,7 @@ func (c *tally) compacted(keys int) {
 // operation costs no atomic instruction.
 type entryTally struct {
 	puts, putBytes, deletes uint64
+	txnRanges, txns         uint64
 	kinds                   [opKinds][2]uint32 // refused, done
 	touched                 uint64             // bit k: kinds[k] is not zero
 }
@@ -100,7 +101,8 @@ func (t *entryTally) settle(c *tally) {
 	if t.deletes > 0 {
 		c.deletes.Add(t.deletes)
 	}
-	t.puts, t.putBytes, t.deletes = 0, 0, 0
+	c.transacted(t.txnRanges, t.txns)
+	t.puts, t.putBytes, t.deletes, t.txnRanges, t.txns = 0, 0, 0, 0, 0
 }
 
 // forget makes room for the next entry.
@@ -143,18 +145,21 @@ func (p *txnPlan) count() (compares, ranges, writes uint64) {
 	return compares, ranges, writes
 }
 
-// txnDone counts a transaction that was carried out, as etcd does: a compare is a
-// range, and in a transaction that writes the compares are one of their own.
-func (c *tally) txnDone(p *txnPlan, mayWrite bool) {
+// tally tells what a transaction that was carried out adds to the counts of
+// ranges and of transactions, as etcd counts: a compare is a range, and in a
+// transaction that may write the compares are one of their own.
+func (p *txnPlan) tally(mayWrite bool) (txnRanges, txns uint64) {
 	compares, ranges, writes := p.count()
-	if compares+ranges > 0 {
-		c.txnRanges.Add(compares + ranges)
-	}
-	txns := uint64(0)
 	if mayWrite {
-		txns = several(compares) + several(ranges+writes)
-	} else {
-		txns = several(compares + ranges)
+		return compares + ranges, several(compares) + several(ranges+writes)
+	}
+	return compares + ranges, several(compares + ranges)
+}
+
+// transacted adds what transactions have done.
+func (c *tally) transacted(ranges, txns uint64) {
+	if ranges > 0 {
+		c.txnRanges.Add(ranges)
 	}
 	if txns > 0 {
 		c.txns.Add(txns)

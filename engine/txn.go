@@ -245,7 +245,8 @@ func (a *applier) runTxn(body []byte) (int64, error) {
 		// Checked before: a failure now would leave half a transaction.
 		a.fail(err)
 	}
-	a.e.tally.txnDone(p, true)
+	ranges, txns := p.tally(true)
+	a.entry.txnRanges, a.entry.txns = a.entry.txnRanges+ranges, a.entry.txns+txns
 	return a.readRev(), err
 }
 
@@ -284,7 +285,7 @@ func (e *Engine) ReadTxn(req *pb.TxnRequest, dst []byte) (body []byte, rev int64
 			continue // compaction overtook the snapshot
 		}
 		if err == nil {
-			e.tally.txnDone(p, false)
+			e.tally.transacted(p.tally(false))
 		}
 		return dst, r.rev, err
 	}

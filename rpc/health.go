@@ -21,7 +21,7 @@ type healthService struct {
 }
 
 func newHealthService(logger *zap.Logger) *healthService {
-	h := &healthService{Server: health.NewServer(), logger: logger}
+	h := &healthService{Server: health.NewServer(), logger: logger, methods: healthMethods()}
 	h.set(healthpb.HealthCheckResponse_SERVING)
 	return h
 }
@@ -34,39 +34,58 @@ func (h *healthService) set(status healthpb.HealthCheckResponse_ServingStatus) {
 
 func (h *healthService) stop() { h.Server.Shutdown() }
 
-// register adds the service to g, with every call counted.
+// register adds the service to g, with every call counted. A server has several.
 func (h *healthService) register(g *grpc.Server) {
 	d := healthpb.Health_ServiceDesc
 	d.Methods, d.Streams = nil, nil
 	for _, m := range healthpb.Health_ServiceDesc.Methods {
-		row := &Method{Service: d.ServiceName, Name: m.MethodName}
-		h.methods = append(h.methods, row)
+		stats := &h.row(m.MethodName).stats
 		serve := m.Handler
 		m.Handler = func(srv any, ctx context.Context, dec func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
-			row.stats.versions.sample(ctx, row.stats.started.Add(1))
+			stats.versions.sample(ctx, stats.started.Add(1))
 			began := time.Now()
 			resp, err := serve(srv, ctx, dec, i)
-			row.stats.received.Add(1)
-			row.stats.sent.Add(1)
-			row.stats.end(status.Code(err), time.Since(began))
+			stats.received.Add(1)
+			stats.sent.Add(1)
+			stats.end(status.Code(err), time.Since(began))
 			return resp, err
 		}
 		d.Methods = append(d.Methods, m)
 	}
 	for _, m := range healthpb.Health_ServiceDesc.Streams {
-		row := &Method{Service: d.ServiceName, Name: m.StreamName, Open: func(*Stream) Session { return nil }}
-		h.methods = append(h.methods, row)
+		stats := &h.row(m.StreamName).stats
 		serve := m.Handler
 		m.Handler = func(srv any, stream grpc.ServerStream) error {
-			row.stats.versions.count(versionOf(stream.Context()), row.stats.started.Add(1))
+			stats.versions.count(versionOf(stream.Context()), stats.started.Add(1))
 			began := time.Now()
-			err := serve(srv, countedStream{stream, &row.stats})
-			row.stats.end(status.Code(err), time.Since(began))
+			err := serve(srv, countedStream{stream, stats})
+			stats.end(status.Code(err), time.Since(began))
 			return err
 		}
 		d.Streams = append(d.Streams, m)
 	}
 	g.RegisterService(&d, h)
+}
+
+func (h *healthService) row(name string) *Method {
+	for _, m := range h.methods {
+		if m.Name == name {
+			return m
+		}
+	}
+	panic("rpc: the health service has no method " + name)
+}
+
+// healthMethods are the rows of the service's methods.
+func healthMethods() (rows []*Method) {
+	d := &healthpb.Health_ServiceDesc
+	for _, m := range d.Methods {
+		rows = append(rows, &Method{Service: d.ServiceName, Name: m.MethodName})
+	}
+	for _, m := range d.Streams {
+		rows = append(rows, &Method{Service: d.ServiceName, Name: m.StreamName, Open: func(*Stream) Session { return nil }})
+	}
+	return rows
 }
 
 // countedStream counts the messages of a stream.

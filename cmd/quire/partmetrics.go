@@ -39,7 +39,6 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 		func() float64 { return float64(m.counts.slowApplys.Load()) })
 	p.gauge("etcd_debugging_auth_revision", "The current revision of auth store.",
 		func() float64 { return float64(m.engine.Auth().Revision()) })
-	p.add(featureCollector(m.cfg.FeatureGates))
 	for name, help := range clusterOnly {
 		p.counter(name, help, zero)
 	}
@@ -135,20 +134,6 @@ func (l leaseTTLs) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	ch <- prometheus.MustNewConstHistogram(l.desc, count, float64(t.LeaseTTLTotal), bounds)
-}
-
-// featureCollector shows which of etcd's feature gates are on.
-func featureCollector(set string) prometheus.Collector {
-	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "etcd_server_feature_enabled",
-		Help: "Whether or not a feature is enabled. 1 is enabled, 0 is not."}, []string{"name", "stage"})
-	for name, on := range gateStates(set) {
-		stage := "ALPHA"
-		if betaGates[name] {
-			stage = "BETA"
-		}
-		v.WithLabelValues(name, stage).Set(float64(index(on)))
-	}
-	return v
 }
 
 // keys counts the keys there are; the index keeps the counts of its subtrees, so
