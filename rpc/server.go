@@ -57,6 +57,8 @@ type Config struct {
 	// StopServingOnDefrag makes the health service say NOT_SERVING while the store
 	// is being defragmented.
 	StopServingOnDefrag bool
+	// Vars are shown by /debug/vars beside what Go publishes, as JSON.
+	Vars map[string]func() any
 	// Gateway serves the JSON API under /v3/.
 	Gateway bool
 

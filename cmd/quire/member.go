@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -272,6 +273,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Pprof:            c.EnablePprof || c.debugging(), Traces: c.debugging(),
 		StopServingOnDefrag: c.Features.Enabled(gateStopOnDefrag),
 		Gateway:             c.EnableGateway,
+		Vars:                map[string]func() any{"file_descriptor_limit": func() any { return uint64(descriptorLimit()) }, "raft.status": m.raftVars},
 		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
@@ -284,6 +286,17 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	}
 	m.see.fill(&rc, c)
 	return rc
+}
+
+// raftVars is what /debug/vars shows of raft, in the form of its library.
+func (m *member) raftVars() any {
+	s := m.node.Load().Status()
+	state := "StateFollower"
+	if s.IsLeader {
+		state = "StateLeader"
+	}
+	hex := func(id uint64) string { return strconv.FormatUint(id, 16) }
+	return map[string]any{"id": hex(s.ID), "lead": hex(s.Lead), "raftState": state, "term": s.Term, "commit": s.Commit, "applied": s.Applied}
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {
