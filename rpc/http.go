@@ -21,11 +21,10 @@ func (s *Server) ClientHandler() http.Handler {
 	s.addMonitoring(mux)
 	mux.HandleFunc("/version", s.httpVersion)
 	s.addDebug(mux)
-	if s.json == nil {
-		return mux
+	if s.json != nil {
+		mux.Handle(gateway.Root, s.json)
 	}
-	mux.Handle(gateway.Root, s.json)
-	return legacyPaths(mux)
+	return mux
 }
 
 // MetricsHandler serves the endpoints of --listen-metrics-urls.
