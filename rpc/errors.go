@@ -53,6 +53,7 @@ var (
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")
 
+	errTransferTimeout = newStatus(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
 	errSnapshotStalled = newStatus(codes.Unavailable, "etcdserver: snapshot client reads too slowly")
 
 	errStreamSort    = newStatus(codes.Unimplemented, "RangeStream does not support custom sort orders")
