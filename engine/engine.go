@@ -49,6 +49,12 @@ type Options struct {
 	// Workers rebuild the index at start. Default 2.
 	Workers int
 
+	// Importing opens a store in the midst of an import, see Import.
+	Importing bool
+	// SnapshotDir is where Snapshot keeps its temporary files; Open makes it and
+	// removes what a crash has left there. "": there are no snapshots.
+	SnapshotDir string
+
 	Pages pagestore.Options // Hint, OnFatal and OnNoSpace are the engine's
 
 	// Publisher gets every committed event; nil drops them.
@@ -120,6 +126,7 @@ const (
 	TimedDefragment
 	TimedCompaction     // until everything superfluous was removed
 	TimedCompactionStep // one hold of the writer lock
+	TimedSnapshot       // from the wait for a running compaction to the finished file
 )
 
 func (e *Engine) timed(what Timed, began time.Time) {
@@ -159,6 +166,7 @@ type Engine struct {
 
 	compactor  compactor
 	checkpoint checkpointer
+	snapshots  snapshots
 	leader     leadership
 
 	wg     sync.WaitGroup
@@ -173,6 +181,14 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if !opts.Importing {
+		if err := checkMark(fsys); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.snapshots.init(opts.SnapshotDir); err != nil {
+		return nil, err
+	}
 	po := opts.Pages
 	po.Hint = hintOf
 	po.OnFatal = e.die

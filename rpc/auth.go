@@ -260,15 +260,3 @@ func (l *logIn) issued(c *Call, r *engine.Reply) {
 }
 
 func serveUnimplemented(c *Call) { c.Fail(unimplemented(c.Method.Service, c.Method.Name)) }
-
-func openUnimplemented(st *Stream) Session { return refusal{st} }
-
-// refusal is the session of a streaming method that is not implemented.
-type refusal struct{ stream *Stream }
-
-func (r refusal) Recv([]byte) error {
-	return unimplemented(r.stream.Method.Service, r.stream.Method.Name)
-}
-func (r refusal) RecvEnd() bool           { return true }
-func (r refusal) Next(*Out) (Next, error) { return NextIdle, nil }
-func (r refusal) Close()                  {}

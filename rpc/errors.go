@@ -53,6 +53,8 @@ var (
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")
 
+	errSnapshotStalled = newStatus(codes.Unavailable, "etcdserver: snapshot client reads too slowly")
+
 	errStreamSort    = newStatus(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	errStreamFilters = newStatus(codes.Unimplemented, "RangeStream does not support revision filters")
 
@@ -98,6 +100,7 @@ var table = makeTable(map[codes.Code][]string{
 	codes.ResourceExhausted: {
 		"etcdserver: mvcc: database space exceeded",
 		"etcdserver: too many requests",
+		"etcdserver: no space for a snapshot", // ours
 	},
 	codes.NotFound: {
 		"etcdserver: requested lease not found",

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "quire/api/etcdserverpb"
@@ -32,6 +33,7 @@ type fake struct {
 	ops    []engine.OpKind
 	err    error // what Enqueue answers
 	compac chan struct{}
+	snap   *fakeSnapshot
 }
 
 // allRights grants everything; what the real ones refuse is tested with a real
@@ -57,11 +59,12 @@ func (f *fake) config() Config {
 		ClusterID: 9, MemberID: 7, Version: "3.7.1",
 		Raft: f, KV: f, Leases: f, Space: f, Upkeep: f,
 		Auth: auth.NewStore(nil), Tokens: token.None{}, Rights: allRights{},
-		RaftStatus: func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
-		Members:    func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
-		OpenRange:  func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
-		OpenWatch:  f.openWatch,
-		MoveLeader: func(context.Context, uint64) error { return nil },
+		RaftStatus:   func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
+		Members:      func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
+		OpenRange:    func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
+		OpenWatch:    f.openWatch,
+		OpenSnapshot: f.openSnapshot,
+		MoveLeader:   func(context.Context, uint64) error { return nil },
 	}
 }
 
@@ -388,4 +391,22 @@ func eventually(cond func() bool) bool {
 		time.Sleep(time.Millisecond)
 	}
 	return false
+}
+
+// fakeSnapshot is a snapshot in memory that knows whether it was closed.
+type fakeSnapshot struct {
+	*bytes.Reader
+	closed atomic.Bool
+}
+
+func (s *fakeSnapshot) SizeBytes() int64 { return s.Size() }
+func (s *fakeSnapshot) Close()           { s.closed.Store(true) }
+
+func (f *fake) openSnapshot(context.Context) (SnapshotFile, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.snap == nil {
+		return nil, engine.ErrSnapshotSpace
+	}
+	return f.snap, nil
 }

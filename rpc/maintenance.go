@@ -17,7 +17,7 @@ func (s *Server) maintenanceMethods() []*Method {
 		{Service: maintenanceService, Name: "Defragment", Auth: AuthRoot, Unary: s.serveDefragment, Blocking: true},
 		{Service: maintenanceService, Name: "Hash", Auth: AuthRoot, Unary: s.serveHash, Blocking: true},
 		{Service: maintenanceService, Name: "HashKV", Auth: AuthRoot, Unary: s.serveHashKV, Blocking: true},
-		{Service: maintenanceService, Name: "Snapshot", Auth: AuthRoot, Open: openUnimplemented, Learner: true},
+		{Service: maintenanceService, Name: "Snapshot", Auth: AuthRoot, Open: s.openSnapshot, Learner: true},
 		{Service: maintenanceService, Name: "MoveLeader", Auth: AuthRoot, Unary: s.serveMoveLeader, Blocking: true},
 		{Service: maintenanceService, Name: "Downgrade", Auth: AuthRoot, Unary: serveUnimplemented},
 	}

@@ -86,6 +86,11 @@ type Config struct {
 	OpenRange func(req *pb.RangeRequest, chunkBytes int) RangeCursor
 	// OpenWatch opens a client's watch cursors.
 	OpenWatch func(watchfanout.StreamOptions) WatchStream
+	// OpenSnapshot writes the applied state as an etcd database. It may take long.
+	OpenSnapshot func(ctx context.Context) (SnapshotFile, error)
+	// SnapshotStall is how long a client may take for one chunk of a snapshot
+	// before it loses the file; 0: 5 min.
+	SnapshotStall time.Duration
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
 	// ChangeMembers serves a Cluster method (its name and request bytes) that
@@ -118,6 +123,7 @@ func (c *Config) setDefaults() {
 	if c.BcryptCost < bcrypt.MinCost || c.BcryptCost > bcrypt.MaxCost {
 		c.BcryptCost = bcrypt.DefaultCost
 	}
+	setDefault(&c.SnapshotStall, defaultSnapshotStall)
 	setDefault(&c.KeepAlive.MinTime, 5*time.Second)
 	setDefault(&c.KeepAlive.Interval, 2*time.Hour)
 	setDefault(&c.KeepAlive.Timeout, 20*time.Second)
@@ -148,6 +154,7 @@ func (c *Config) Validate() error {
 		{"Auth", c.Auth == nil}, {"Tokens", c.Tokens == nil}, {"Rights", c.Rights == nil},
 		{"Members", c.Members == nil}, {"OpenRange", c.OpenRange == nil},
 		{"OpenWatch", c.OpenWatch == nil}, {"MoveLeader", c.MoveLeader == nil},
+		{"OpenSnapshot", c.OpenSnapshot == nil},
 		{"Version", c.Version == ""}, {"MemberID", c.MemberID == 0}, {"ClusterID", c.ClusterID == 0},
 	} {
 		if part.missing {

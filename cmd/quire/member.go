@@ -58,7 +58,10 @@ type member struct {
 const (
 	storeDir = "store"
 	logDir   = "wal"
+	tempDir  = "tmp" // files of snapshots being sent
 )
+
+func (c *Config) tempPath() string { return filepath.Join(c.DataDir, tempDir) }
 
 func (c *Config) storePath() string { return filepath.Join(c.DataDir, storeDir) }
 
@@ -176,6 +179,7 @@ func (m *member) engineOptions() engine.Options {
 		CheckpointEntries: m.cfg.SnapshotCount,
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
+		SnapshotDir:       m.cfg.tempPath(),
 		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
 		AuthListener:      (*authListener)(m),
@@ -259,9 +263,10 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
-		OpenRange:  func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
-		OpenWatch:  rpc.OpenHubWatch(m.hub),
-		MoveLeader: n.TransferLeadership,
+		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
+		OpenWatch:    rpc.OpenHubWatch(m.hub),
+		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
+		MoveLeader:   n.TransferLeadership,
 	}
 	m.see.fill(&rc, c)
 	return rc
