@@ -112,7 +112,7 @@ func (e *Engine) cutLocked() (meta, stateSnapshot) {
 		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState()}
 	return m, stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
 		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(),
-		graves: e.gravePlaces(), auth: e.auth.State()}
+		downgrade: e.cluster.downgradeTarget(), graves: e.gravePlaces(), auth: e.auth.State()}
 }
 
 // onNoSpace is told by the page store that its disk is full (err) or has room

@@ -303,11 +303,20 @@ func (e *Engine) Members() []*pb.Member { return e.cluster.list() }
 // ConfState returns raftpb.ConfState wire bytes of the present membership.
 func (e *Engine) ConfState() []byte { return e.cluster.confState() }
 
-// StorageVersion is the version of etcd whose data this store can hold.
-func (e *Engine) StorageVersion() string { return storageVersion }
+// StorageVersion is the version of etcd that can read a snapshot: the cluster's,
+// which a downgrade lowers.
+func (e *Engine) StorageVersion() string {
+	if v := e.cluster.clusterVersion(); v != "" {
+		return v
+	}
+	return storageVersion
+}
 
 // storageVersion is what etcd 3.7 reports.
 const storageVersion = "3.7.0"
+
+// Downgrade returns the version to which a downgrade is under way, "" for none.
+func (e *Engine) Downgrade() (target string) { return e.cluster.downgradeTarget() }
 
 // ClusterVersion returns the cluster version agreed on, "" before that.
 func (e *Engine) ClusterVersion() string { return e.cluster.clusterVersion() }

@@ -63,12 +63,14 @@ func (e *Engine) exportCut() (meta, *etcdfile.State, error) {
 	removed := e.compactor.mu.removed
 	e.compactor.mu.Unlock()
 	e.writer.Unlock()
+	s.auth.Sort()
 	st := &etcdfile.State{
-		ConsistentIndex: m.applied, Term: m.term, StorageVersion: storageVersion,
+		ConsistentIndex: m.applied, Term: m.term, StorageVersion: e.StorageVersion(),
 		ScheduledCompact: m.compactRev, FinishedCompact: removed,
 		Alarms:      s.alarms,
 		AuthEnabled: s.auth.Enabled, AuthRevision: s.auth.Revision, Users: s.auth.Users, Roles: s.auth.Roles,
 		Members: s.members, Removed: s.removed, ClusterVersion: s.clusterVersion,
+		Downgrade: etcdfile.Downgrade{Enabled: s.downgrade != "", TargetVersion: s.downgrade},
 	}
 	for _, mem := range s.members {
 		ids := &st.ConfState.Voters

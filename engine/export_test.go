@@ -130,6 +130,9 @@ func TestExportState(t *testing.T) {
 	if !st.AuthEnabled || st.AuthRevision != 5 || len(st.Users) != 1 || len(st.Roles) != 1 {
 		t.Errorf("auth %+v", st)
 	}
+	if got := r2.e.AuthState(); !got.Enabled || got.Revision != 5 || len(got.Users) != 1 || len(got.Roles) != 1 {
+		t.Errorf("auth %+v", got)
+	}
 	if !r2.e.HasAlarm(pb.AlarmType_CORRUPT) || r2.e.ClusterVersion() != "3.7.0" || len(r2.e.Members()) != 1 {
 		t.Errorf("alarms %v, version %s, members %v", r2.e.Alarms(), r2.e.ClusterVersion(), r2.e.Members())
 	}

@@ -129,6 +129,9 @@ func (e *Engine) fill(db *etcdfile.File, st *etcdfile.State, raise int64) (in Im
 		e.cluster.restoreRemoved(id)
 	}
 	e.cluster.setVersion(st.ClusterVersion)
+	if st.Downgrade.Enabled {
+		e.cluster.setDowngrade(st.Downgrade.TargetVersion)
+	}
 	e.auth = auth.NewStore(&AuthState{Enabled: st.AuthEnabled, Revision: max(st.AuthRevision, 1), Users: st.Users, Roles: st.Roles})
 	return in, nil
 }

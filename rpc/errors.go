@@ -48,11 +48,11 @@ var (
 	errMemberBadURLs       = tabled("etcdserver: given member URLs are invalid")
 	errBadLeaderTransferee = tabled("etcdserver: bad leader transferee")
 	errInvalidAuthToken    = tabled("etcdserver: invalid auth token")
-	errPermissionDenied    = tabled("etcdserver: permission denied")
 	errTooManyRequests     = tabled("etcdserver: too many requests")
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")
 
+	errTransferTimeout = newStatus(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
 	errSnapshotStalled = newStatus(codes.Unavailable, "etcdserver: snapshot client reads too slowly")
 
 	errStreamSort    = newStatus(codes.Unimplemented, "RangeStream does not support custom sort orders")

@@ -3,6 +3,8 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -63,8 +65,8 @@ func (f *fake) config() Config {
 		Members:      func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
 		OpenRange:    func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
 		OpenWatch:    f.openWatch,
-		OpenSnapshot: f.openSnapshot,
 		MoveLeader:   func(context.Context, uint64) error { return nil },
+		OpenSnapshot: f.openSnapshot, Membership: fakeMembership{},
 	}
 }
 
@@ -312,6 +314,7 @@ func (f *fake) Hash() (uint32, int64, error)                   { return 43, f.Re
 func (f *fake) Defragment(context.Context) error               { return nil }
 func (f *fake) StorageVersion() string                         { return "3.7.0" }
 func (f *fake) ClusterVersion() string                         { return "3.7.0" }
+func (f *fake) Downgrade() string                              { return "" }
 
 // fakeWatch sends everything to its only watcher.
 type fakeWatch struct {
@@ -409,4 +412,34 @@ func (f *fake) openSnapshot(context.Context) (SnapshotFile, error) {
 		return nil, engine.ErrSnapshotSpace
 	}
 	return f.snap, nil
+}
+
+// fakeMembership echoes what it is asked for.
+type fakeMembership struct{}
+
+func (fakeMembership) Add(_ context.Context, urls []string, learner bool) (*pb.Member, []*pb.Member, error) {
+	m := &pb.Member{ID: 8, PeerURLs: urls, IsLearner: learner}
+	return m, []*pb.Member{{ID: 7}, m}, nil
+}
+
+func (fakeMembership) Remove(_ context.Context, id uint64) ([]*pb.Member, error) {
+	if id != 7 {
+		return nil, engine.ErrMemberNotFound
+	}
+	return []*pb.Member{{ID: id, Name: "removed"}}, nil
+}
+
+func (fakeMembership) Update(_ context.Context, id uint64, urls []string, sound bool) ([]*pb.Member, error) {
+	return []*pb.Member{{ID: id, PeerURLs: urls, Name: fmt.Sprint("sound ", sound)}}, nil
+}
+
+func (fakeMembership) Promote(_ context.Context, id uint64) ([]*pb.Member, error) {
+	return []*pb.Member{{ID: id, Name: "promoted"}}, nil
+}
+
+func (fakeMembership) Downgrade(_ context.Context, r *pb.DowngradeRequest) (string, error) {
+	if r.Version == "" {
+		return "", errors.New("etcdserver: wrong downgrade target version format")
+	}
+	return r.Version + "!", nil
 }

@@ -93,9 +93,8 @@ type Config struct {
 	SnapshotStall time.Duration
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
-	// ChangeMembers serves a Cluster method (its name and request bytes) that
-	// changes the membership and returns the response's body; nil refuses.
-	ChangeMembers func(ctx context.Context, method string, req []byte) (body []byte, err error)
+	// Membership changes the membership and the cluster's version.
+	Membership Membership
 }
 
 // KeepAlive is grpc's keepalive policy.
@@ -120,10 +119,10 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxTxnOps, DefaultMaxTxnOps)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.SlowRequest, 300*time.Millisecond)
+	setDefault(&c.SnapshotStall, defaultSnapshotStall)
 	if c.BcryptCost < bcrypt.MinCost || c.BcryptCost > bcrypt.MaxCost {
 		c.BcryptCost = bcrypt.DefaultCost
 	}
-	setDefault(&c.SnapshotStall, defaultSnapshotStall)
 	setDefault(&c.KeepAlive.MinTime, 5*time.Second)
 	setDefault(&c.KeepAlive.Interval, 2*time.Hour)
 	setDefault(&c.KeepAlive.Timeout, 20*time.Second)
@@ -154,7 +153,7 @@ func (c *Config) Validate() error {
 		{"Auth", c.Auth == nil}, {"Tokens", c.Tokens == nil}, {"Rights", c.Rights == nil},
 		{"Members", c.Members == nil}, {"OpenRange", c.OpenRange == nil},
 		{"OpenWatch", c.OpenWatch == nil}, {"MoveLeader", c.MoveLeader == nil},
-		{"OpenSnapshot", c.OpenSnapshot == nil},
+		{"OpenSnapshot", c.OpenSnapshot == nil}, {"Membership", c.Membership == nil},
 		{"Version", c.Version == ""}, {"MemberID", c.MemberID == 0}, {"ClusterID", c.ClusterID == 0},
 	} {
 		if part.missing {
@@ -217,10 +216,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.byName = make(map[string]*Method, len(s.methods))
 	for _, m := range s.methods {
-		if m.Auth == authUnset {
-			return nil, fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
-		}
 		s.byName[m.FullName()] = m
+	}
+	if err := s.checkMethods(); err != nil {
+		return nil, err
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
@@ -235,6 +234,17 @@ func New(cfg Config) (*Server, error) {
 	go s.dog.run()
 	go s.leader.run()
 	return s, nil
+}
+
+// checkMethods refuses a method that does not say what its clients have to be: it
+// would be open to everybody.
+func (s *Server) checkMethods() error {
+	for _, m := range s.methods {
+		if m.Auth == authUnset {
+			return fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
+		}
+	}
+	return nil
 }
 
 // Close ends what is in flight and stops the server's goroutines: streams get

@@ -24,6 +24,9 @@ func commands() []command {
 			return 0
 		}},
 		{"check", "DATA_DIR", "verify every checksum and invariant of a stopped server's data", offlineCommand("check")},
+		{"restore", "SNAPSHOT --data-dir DIR", "make a data directory of a snapshot", etcdCommand("restore")},
+		{"import", "--etcd-data-dir DIR --data-dir DIR", "make a data directory of a stopped etcd's", etcdCommand("import")},
+		{"export", "FILE --data-dir DIR", "write a stopped server's data as an etcd snapshot", etcdCommand("export")},
 		{"dump", "wal|pages|manifest PATH", "print a stopped server's log, its pages or its checkpoints", offlineCommand("dump")},
 	}
 }
@@ -42,6 +45,11 @@ func offlineCommand(name string) func(args []string, out, errOut io.Writer) int 
 	return func(args []string, out, errOut io.Writer) int {
 		return offline(append([]string{name}, args...), out, errOut)
 	}
+}
+
+// etcdCommand is one of those in subcommand.go.
+func etcdCommand(name string) func(args []string, out, errOut io.Writer) int {
+	return func(args []string, out, errOut io.Writer) int { return runSubcommand(name, args, out, errOut) }
 }
 
 // proxies are etcd's own subcommands, which are not rebuilt here.

@@ -66,6 +66,7 @@ type Config struct {
 	WatchProgress       time.Duration
 	WarnApply           time.Duration
 	WarnUnary           time.Duration
+	DowngradeCheck      time.Duration
 	DefragThresholdMB   uint
 	CompactHashCheck    time.Duration
 	UnsafeNoFsync       bool
@@ -97,6 +98,7 @@ type Config struct {
 // etcd's limits and names.
 const (
 	defaultName            = "default"
+	defaultToken           = "etcd-cluster"
 	defaultPeerURL         = "http://localhost:2380"
 	defaultClientURL       = "http://localhost:2379"
 	defaultQuotaBytes      = 2 << 30

@@ -120,7 +120,7 @@ func (f *flagSet) addClustering() {
 	f.StringVar(&c.InitialCluster, "initial-cluster", defaultName+"="+defaultPeerURL, "members of a new cluster: name=peer URL,...")
 	c.ClusterState = clusterStateNew
 	f.Var(oneOf{&c.ClusterState, []string{clusterStateNew, clusterStateExisting}}, "initial-cluster-state", "new or existing")
-	f.StringVar(&c.ClusterToken, "initial-cluster-token", "etcd-cluster", "tells clusters with the same URLs apart")
+	f.StringVar(&c.ClusterToken, "initial-cluster-token", defaultToken, "tells clusters with the same URLs apart")
 	f.BoolVar(&c.StrictReconfigCheck, "strict-reconfig-check", true, "refuse membership changes that would lose the quorum")
 	f.BoolVar(&c.PreVote, "pre-vote", true, "ask before an election that could disturb the others")
 	f.IntVar(&c.MaxLearners, "max-learners", 1, "learners permitted in the cluster")
@@ -190,7 +190,7 @@ func (f *flagSet) addUpkeep() {
 	f.nothing("corrupt-check-time", time.Duration(0), "interval of comparing hashes with peers")
 	f.DurationVar(&c.CompactHashCheck, "compact-hash-check-time", time.Minute, "interval of comparing compaction hashes with peers")
 	f.effects["compact-hash-check-time"] = none
-	f.nothing("downgrade-check-time", 5*time.Second, "interval of checking the state of a downgrade")
+	f.DurationVar(&c.DowngradeCheck, "downgrade-check-time", 5*time.Second, "interval of checking the state of a downgrade; 0: never")
 }
 
 func (f *flagSet) addMonitoring() {

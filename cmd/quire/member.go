@@ -20,6 +20,7 @@ import (
 	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
+	"quire/rpc/membership"
 	"quire/rpc/token"
 	"quire/wal"
 	"quire/watchfanout"
@@ -40,14 +41,15 @@ type member struct {
 	cid  uint64
 	dirs []*disk.Dir // store, log
 
-	engine *engine.Engine
-	hub    *watchfanout.Hub
-	tokens token.Provider
-	node   atomic.Pointer[raft.Node]
-	rpc    *rpc.Server
-	see    observation
-	watch  *walMetrics
-	timing *storeMetrics
+	engine     *engine.Engine
+	hub        *watchfanout.Hub
+	tokens     token.Provider
+	node       atomic.Pointer[raft.Node]
+	rpc        *rpc.Server
+	see        observation
+	membership *membership.Service
+	watch      *walMetrics
+	timing     *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -82,7 +84,7 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 		}
 	}()
 	if _, err := os.Stat(filepath.Join(c.DataDir, "member", "snap", "db")); err == nil {
-		return m, fmt.Errorf("data directory %s holds the data of an etcd member, which quire does not read", c.DataDir)
+		return m, fmt.Errorf("data directory %s holds the data of an etcd member; take it over into another directory with quire import", c.DataDir)
 	}
 	for _, path := range []string{c.storePath(), c.logPath()} {
 		dir, err := disk.OpenDir(path, disk.Options{NoSync: c.UnsafeNoFsync})
@@ -123,6 +125,11 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 	if err := m.maybeDefragment(context.Background()); err != nil {
 		return m, err
 	}
+	m.membership = membership.New(membership.Config{
+		Self: m.id, Consensus: m.node.Load(), State: m.engine,
+		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
+		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
+	})
 	m.rpc, err = rpc.New(m.rpcConfig(reg))
 	return m, err
 }
@@ -199,7 +206,7 @@ func (c *Config) bootMembers() ([]*pb.Member, error) {
 	}
 	var ms []*pb.Member
 	for name, us := range urls {
-		ms = append(ms, &pb.Member{ID: memberID(us.strings(), c.ClusterToken), Name: name, PeerURLs: us.strings()})
+		ms = append(ms, &pb.Member{ID: membership.ID(us.strings(), c.ClusterToken, time.Time{}), Name: name, PeerURLs: us.strings()})
 	}
 	return ms, nil
 }
@@ -215,7 +222,10 @@ func (c *Config) minLeaseTTL() int64 {
 func (m *member) openRaft() error {
 	e := m.engine
 	mode := raft.RefuseNewLog
-	if e.AppliedIndex() == 0 && m.cfg.ClusterState == clusterStateNew {
+	// A store with members to which no entry was applied is new, restored or
+	// imported: its log begins with it. As in etcd, --initial-cluster-state does not
+	// count for a data directory that is there.
+	if e.AppliedIndex() == 0 && len(e.Members()) > 0 {
 		mode = raft.BootstrapNewLog
 	}
 	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
@@ -265,8 +275,9 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
-		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
 		MoveLeader:   n.TransferLeadership,
+		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
+		Membership:   m.membership,
 	}
 	m.see.fill(&rc, c)
 	return rc
@@ -320,11 +331,20 @@ const readyPoll = 2 * time.Millisecond
 // awaitReady returns when the member has a leader, has applied an entry of its
 // term and has published its name and client URLs.
 func (m *member) awaitReady(ctx context.Context) error {
+	if err := m.awaitApplied(ctx); err != nil {
+		return err
+	}
+	return m.publish(ctx)
+}
+
+// awaitApplied returns when the member has a leader and has applied an entry of
+// its term, and with it everything before.
+func (m *member) awaitApplied(ctx context.Context) error {
 	t := time.NewTicker(readyPoll)
 	defer t.Stop()
 	for {
 		if s := m.node.Load().Status(); s.Lead != 0 && m.engine.Term() == uint64(s.Term) {
-			break
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -335,7 +355,6 @@ func (m *member) awaitReady(ctx context.Context) error {
 		case <-t.C:
 		}
 	}
-	return m.publish(ctx)
 }
 
 // publish makes this member's name and client URLs known, and the version of a

@@ -143,6 +143,8 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	s.ports.serveClients(s.member.rpc)
 	stopCompactor := s.startCompactor()
 	defer stopCompactor()
+	stopVersions := background(s.member.membership.Watch)
+	defer stopVersions()
 	s.log.Info("notifying init daemon")
 	if err := notifyInit("READY=1"); err != nil {
 		s.log.Warn("failed to notify systemd for readiness", zap.Error(err))
@@ -197,11 +199,16 @@ func (s *server) startCompactor() (stop func()) {
 		leads:   func() bool { return m.raftStatus().IsLeader },
 		compact: m.rpc.Compact,
 	}
+	return background(c.run)
+}
+
+// background starts run on a goroutine; the returned function ends it.
+func background(run func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.run(ctx)
+		run(ctx)
 	}()
 	return func() {
 		cancel()
