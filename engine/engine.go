@@ -12,6 +12,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
+	"quire/engine/auth"
 	"quire/index"
 	"quire/pagestore"
 )
@@ -21,6 +22,8 @@ type Options struct {
 	ClusterID, MemberID uint64
 	// Members bootstrap a fresh store; a store that exists ignores them.
 	Members []*pb.Member
+	// Auth bootstraps a fresh store likewise; nil: no users, switched off.
+	Auth *AuthState
 	// QuotaBytes bounds the size of the page store; past it writes are refused
 	// with ErrNoSpace. 0: 2 GiB, negative: no bound.
 	QuotaBytes int64
@@ -50,6 +53,8 @@ type Options struct {
 
 	// Publisher gets every committed event; nil drops them.
 	Publisher Publisher
+	// AuthListener is told of changes to users, roles and tokens; may be nil.
+	AuthListener AuthListener
 	// Propose hands an operation of the engine's own (lease expiry, NOSPACE) to
 	// consensus. It must not block. nil: none are made.
 	Propose func(op []byte, w Waiter) error
@@ -150,6 +155,7 @@ type Engine struct {
 	ap     applier // guarded by writer
 	// graves name what compaction removed and reclaim has not; guarded by writer.
 	graves map[pagestore.Ref]grave
+	auth   *auth.Store // changed under writer
 
 	compactor  compactor
 	checkpoint checkpointer
@@ -195,6 +201,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 		for _, m := range e.opts.Members {
 			e.cluster.restore(m)
 		}
+		e.auth = auth.NewStore(e.opts.Auth)
 		return nil
 	}
 	if cp.Damaged != "" {

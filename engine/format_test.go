@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"quire/engine/auth"
 	"quire/index"
 	"quire/pagestore"
 
@@ -20,6 +21,12 @@ const (
 	goldenHint      = "0207050a2a6b"
 	goldenGrave     = "81808080100201030203000201"
 	goldenMeta      = "01010102020307030209170402050805020801"
+	// What goes into the log on behalf of a user, and for a log-in.
+	goldenAs           = "0c0703616e6e" + "010a01"
+	goldenAuthenticate = "0f03616e6e7072"
+	// The state blob's fields of the auth store, and all of the blob.
+	goldenAuth  = "16020104" + "170f0a03616e6e1204686173681a027232" + "17090a03626f6222020801" + "180e0a027232120808021201611a0100"
+	goldenState = "010101" + "1400" + goldenAuth + "1f00"
 )
 
 func TestGoldenFormats(t *testing.T) {
@@ -89,7 +96,7 @@ func TestStateRoundTrip(t *testing.T) {
 
 // The decoders must refuse or read any bytes, and never panic.
 func FuzzDecoders(f *testing.F) {
-	for _, s := range []string{goldenRecord, goldenTombstone, goldenHint, goldenGrave, goldenMeta} {
+	for _, s := range []string{goldenRecord, goldenTombstone, goldenHint, goldenGrave, goldenMeta, goldenState, goldenAs, goldenAuthenticate} {
 		b, err := hex.DecodeString(s)
 		if err != nil {
 			f.Fatal(err)
@@ -110,6 +117,13 @@ func FuzzDecoders(f *testing.F) {
 		_ = new(meta).decode(b)
 		_ = newDecoder().readState(b)
 		_, _ = decodeConfChange(b)
+		if rev, user, rest, err := splitAs(b); err == nil {
+			again := append(AppendAs(nil, auth.Identity{User: string(user), Revision: rev}), rest...)
+			if r2, u2, o2, err := splitAs(again[1:]); err != nil || r2 != rev || !bytes.Equal(u2, user) || !bytes.Equal(o2, rest) {
+				t.Fatalf("identity written again: %v", err)
+			}
+		}
+		_, _, _ = cutName(b)
 	})
 }
 
@@ -117,6 +131,10 @@ func FuzzApply(f *testing.F) {
 	put, _ := (&pb.PutRequest{Key: []byte("k"), Value: []byte("v")}).MarshalVT()
 	f.Add(AppendOp(nil, OpPut, put))
 	f.Add(AppendOp(nil, OpLeaseExpire, AppendExpire(nil, 1, []int64{1})))
+	f.Add(append(AppendAs(nil, auth.Identity{User: "u", Revision: 1}), AppendOp(nil, OpPut, put)...))
+	f.Add(AppendOp(nil, OpAuthenticate, AppendAuthenticate(nil, "u", "p")))
+	user, _ := (&pb.AuthUserAddRequest{Name: "u"}).MarshalVT()
+	f.Add(AppendOp(nil, OpUserAdd, user))
 	f.Fuzz(func(t *testing.T, op []byte) {
 		r := newRig(t, 1)
 		r.quiet = true // an operation of unknown kind stops the engine, on purpose

@@ -6,6 +6,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
+	"quire/engine/auth"
 )
 
 // The parts below, as the services need them. *raft.Node and *engine.Engine
@@ -57,6 +58,15 @@ type Leases interface {
 	Leases() []int64
 	// NewLeaseID returns a positive ID that is not in use.
 	NewLeaseID() int64
+}
+
+// Rights checks requests whose rights depend on what is stored: the keys of
+// leases. acc is what the client may do.
+type Rights interface {
+	MayTxn(acc *auth.Access, r *pb.TxnRequest) error
+	MayReadLease(acc *auth.Access, id int64) error
+	MayWriteLease(acc *auth.Access, id int64) error
+	MayReadLeases(acc *auth.Access) error
 }
 
 // Space is the store's size and the alarms that guard it.

@@ -12,11 +12,11 @@ const clusterService = "etcdserverpb.Cluster"
 
 func (s *Server) clusterMethods() []*Method {
 	return []*Method{
-		{Service: clusterService, Name: "MemberAdd", Unary: s.serveMemberAdd, Blocking: true},
-		{Service: clusterService, Name: "MemberRemove", Unary: s.serveMemberRemove, Blocking: true},
-		{Service: clusterService, Name: "MemberUpdate", Unary: s.serveMemberUpdate, Blocking: true},
-		{Service: clusterService, Name: "MemberList", Unary: s.serveMemberList},
-		{Service: clusterService, Name: "MemberPromote", Unary: s.serveMemberPromote, Blocking: true},
+		{Service: clusterService, Name: "MemberAdd", Auth: AuthHandler, Unary: s.serveMemberAdd, Blocking: true},
+		{Service: clusterService, Name: "MemberRemove", Auth: AuthRoot, Unary: s.serveMemberRemove, Blocking: true},
+		{Service: clusterService, Name: "MemberUpdate", Auth: AuthRoot, Unary: s.serveMemberUpdate, Blocking: true},
+		{Service: clusterService, Name: "MemberList", Auth: AuthHandler, Unary: s.serveMemberList},
+		{Service: clusterService, Name: "MemberPromote", Auth: AuthRoot, Unary: s.serveMemberPromote, Blocking: true},
 	}
 }
 
@@ -29,6 +29,9 @@ func (s *Server) serveMemberList(c *Call) {
 		return
 	}
 	list := func(c *Call) {
+		if !c.require(AuthUser) {
+			return
+		}
 		c.finishMessage(&pb.MemberListResponse{Members: s.cfg.Members()}, 0)
 	}
 	if r.Linearizable {
@@ -51,7 +54,9 @@ func (s *Server) serveMemberAdd(c *Call) {
 		c.Fail(errMemberBadURLs)
 		return
 	}
-	s.changeMembers(c)
+	if c.require(AuthRoot) {
+		s.changeMembers(c)
+	}
 }
 
 func (s *Server) serveMemberRemove(c *Call) { s.changeKnownMember(c, &pb.MemberRemoveRequest{}) }

@@ -10,6 +10,8 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/api/mvccpb"
 	"quire/engine"
+	"quire/engine/auth"
+	"quire/rpc/token"
 	"quire/watchfanout"
 )
 
@@ -32,6 +34,15 @@ type fake struct {
 	compac chan struct{}
 }
 
+// allRights grants everything; what the real ones refuse is tested with a real
+// member.
+type allRights struct{}
+
+func (allRights) MayTxn(*auth.Access, *pb.TxnRequest) error { return nil }
+func (allRights) MayReadLease(*auth.Access, int64) error    { return nil }
+func (allRights) MayWriteLease(*auth.Access, int64) error   { return nil }
+func (allRights) MayReadLeases(*auth.Access) error          { return nil }
+
 func newFake() *fake {
 	return &fake{
 		rev: 1, kvs: map[string]*mvccpb.KeyValue{}, leases: map[int64]int64{},
@@ -45,6 +56,7 @@ func (f *fake) config() Config {
 	return Config{
 		ClusterID: 9, MemberID: 7, Version: "3.7.1",
 		Raft: f, KV: f, Leases: f, Space: f, Upkeep: f,
+		Auth: auth.NewStore(nil), Tokens: token.None{}, Rights: allRights{},
 		RaftStatus: func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
 		Members:    func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
 		OpenRange:  func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
@@ -306,8 +318,8 @@ type fakeWatch struct {
 	busy  bool
 }
 
-func (f *fake) openWatch(ready func()) WatchStream {
-	w := &fakeWatch{f: f, ready: ready}
+func (f *fake) openWatch(o watchfanout.StreamOptions) WatchStream {
+	w := &fakeWatch{f: f, ready: o.Ready}
 	f.mu.Lock()
 	f.watch = append(f.watch, w)
 	f.mu.Unlock()

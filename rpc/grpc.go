@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,6 +15,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // This file is the grpc-go transport, the only one that blocks a goroutine on
@@ -91,6 +92,10 @@ func (s *Server) ServeGRPC(lis net.Listener) error {
 
 // stopGRPC lets calls finish until ctx ends and then cuts the connections.
 func (s *Server) stopGRPC(ctx context.Context) {
+	if s.loop != nil {
+		s.loop.close()
+		defer s.loop.awaitServed()
+	}
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
@@ -132,10 +137,11 @@ func (s *Server) serviceDesc(name string, methods []*Method) *grpc.ServiceDesc {
 
 // protoFile names the file that describes a service, for reflection.
 func protoFile(service string) string {
-	if strings.HasPrefix(service, "etcdserverpb.") {
-		return "etcdserverpb/rpc.proto"
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	if err != nil {
+		return ""
 	}
-	return ""
+	return d.ParentFile().Path()
 }
 
 func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error) (any, error) {
@@ -173,7 +179,7 @@ func (s *Server) runUnary(ctx context.Context, g *syncCall, dec func(any) error)
 	}
 	g.Method.stats.received.Add(1)
 	g.Req = g.in.bytes()
-	if err := s.admitCall(ctx, g.Method); err != nil {
+	if err := s.admitCall(ctx, g.Method, false); err != nil {
 		return err
 	}
 	g.Method.Unary(&g.Call)
@@ -184,14 +190,18 @@ func contextStatus(ctx context.Context) error {
 	return status.FromContextError(ctx.Err()).Err()
 }
 
-// admitCall refuses what this member cannot serve at all.
-func (s *Server) admitCall(ctx context.Context, m *Method) error {
+// admitCall refuses what this member cannot serve at all, and clients that may
+// not call the method. own is a call of the server's own.
+func (s *Server) admitCall(ctx context.Context, m *Method, own bool) error {
 	st := s.cfg.RaftStatus()
 	if st.IsLearner && !m.Learner {
 		return errNotSupportedLearner
 	}
 	if st.Lead == 0 && requiresLeader(ctx) {
 		return errNoLeader
+	}
+	if m.Auth > AuthHandler && !own && s.cfg.Auth.Enabled() {
+		return s.authorize(ctx, m.Auth)
 	}
 	return nil
 }
@@ -208,7 +218,7 @@ func requiresLeader(ctx context.Context) bool {
 func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
 	m.stats.started.Add(1)
 	defer func() { m.stats.end(status.Code(err)) }()
-	if err := s.admitCall(gs.Context(), m); err != nil {
+	if err := s.admitCall(gs.Context(), m, false); err != nil {
 		return err
 	}
 	st := newStream(gs.Context(), s, m)

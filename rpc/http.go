@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+
+	"quire/rpc/gateway"
 )
 
 // ClientHandler serves the HTTP endpoints of the client port.
@@ -25,7 +27,11 @@ func (s *Server) ClientHandler() http.Handler {
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	return mux
+	if s.json == nil {
+		return mux
+	}
+	mux.Handle(gateway.Root, s.json)
+	return legacyPaths(mux)
 }
 
 // MetricsHandler serves the endpoints of --listen-metrics-urls.

@@ -11,14 +11,14 @@ const maintenanceService = "etcdserverpb.Maintenance"
 
 func (s *Server) maintenanceMethods() []*Method {
 	return []*Method{
-		{Service: maintenanceService, Name: "Alarm", Unary: s.serveAlarm},
-		{Service: maintenanceService, Name: "Status", Unary: s.serveStatus, Learner: true},
-		{Service: maintenanceService, Name: "Defragment", Unary: s.serveDefragment, Blocking: true},
-		{Service: maintenanceService, Name: "Hash", Unary: s.serveHash, Blocking: true},
-		{Service: maintenanceService, Name: "HashKV", Unary: s.serveHashKV, Blocking: true},
-		{Service: maintenanceService, Name: "Snapshot", Open: openUnimplemented, Learner: true},
-		{Service: maintenanceService, Name: "MoveLeader", Unary: s.serveMoveLeader, Blocking: true},
-		{Service: maintenanceService, Name: "Downgrade", Unary: serveUnimplemented},
+		{Service: maintenanceService, Name: "Alarm", Auth: AuthHandler, Unary: s.serveAlarm},
+		{Service: maintenanceService, Name: "Status", Auth: AuthUser, Unary: s.serveStatus, Learner: true},
+		{Service: maintenanceService, Name: "Defragment", Auth: AuthRoot, Unary: s.serveDefragment, Blocking: true},
+		{Service: maintenanceService, Name: "Hash", Auth: AuthRoot, Unary: s.serveHash, Blocking: true},
+		{Service: maintenanceService, Name: "HashKV", Auth: AuthRoot, Unary: s.serveHashKV, Blocking: true},
+		{Service: maintenanceService, Name: "Snapshot", Auth: AuthRoot, Open: openUnimplemented, Learner: true},
+		{Service: maintenanceService, Name: "MoveLeader", Auth: AuthRoot, Unary: s.serveMoveLeader, Blocking: true},
+		{Service: maintenanceService, Name: "Downgrade", Auth: AuthRoot, Unary: serveUnimplemented},
 	}
 }
 
@@ -28,6 +28,13 @@ func (s *Server) serveAlarm(c *Call) {
 	var r pb.AlarmRequest
 	if err := decode(&c.Req, &r); err != nil {
 		c.Fail(err)
+		return
+	}
+	need := AuthRoot
+	if r.Action == pb.AlarmRequest_GET {
+		need = AuthUser
+	}
+	if !c.require(need) {
 		return
 	}
 	c.applied = func(c *Call, r *engine.Reply) {

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc"
 
 	pb "quire/api/etcdserverpb"
+	"quire/engine/auth"
+	"quire/rpc/token"
+	"quire/watchfanout"
 )
 
 // Config is what a Server is built from. Validate names every fault.
@@ -40,9 +45,16 @@ type Config struct {
 	ExtensiveMetrics bool
 	// Pprof serves /debug/pprof.
 	Pprof bool
+	// Gateway serves the JSON API under /v3/.
+	Gateway bool
 
 	Logger *zap.Logger
 	Clock  Clock
+	// ClientCertAuth makes the common name of a verified client certificate the
+	// user of requests without a token.
+	ClientCertAuth bool
+	// BcryptCost of new passwords, 4 to 31; others are 10.
+	BcryptCost int
 	// Registry receives this package's metrics and is what /metrics shows; nil
 	// makes one.
 	Registry *prometheus.Registry
@@ -53,13 +65,16 @@ type Config struct {
 	Leases     Leases
 	Space      Space
 	Upkeep     Upkeep
+	// Auth is the applied store of users, Tokens what says who a client is.
+	Auth   *auth.Store
+	Tokens token.Provider
+	Rights Rights
 	// Members lists the applied membership.
 	Members func() []*pb.Member
 	// OpenRange starts a cursor; chunkBytes is what a chunk should not much exceed.
 	OpenRange func(req *pb.RangeRequest, chunkBytes int) RangeCursor
-	// OpenWatch opens a client's watch cursors. ready is called from any
-	// goroutine when Fill has something again; it does not block.
-	OpenWatch func(ready func()) WatchStream
+	// OpenWatch opens a client's watch cursors.
+	OpenWatch func(watchfanout.StreamOptions) WatchStream
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
 	// ChangeMembers serves a Cluster method (its name and request bytes) that
@@ -89,6 +104,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxTxnOps, DefaultMaxTxnOps)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.SlowRequest, 300*time.Millisecond)
+	if c.BcryptCost < bcrypt.MinCost || c.BcryptCost > bcrypt.MaxCost {
+		c.BcryptCost = bcrypt.DefaultCost
+	}
 	setDefault(&c.KeepAlive.MinTime, 5*time.Second)
 	setDefault(&c.KeepAlive.Interval, 2*time.Hour)
 	setDefault(&c.KeepAlive.Timeout, 20*time.Second)
@@ -116,6 +134,7 @@ func (c *Config) Validate() error {
 	}{
 		{"Raft", c.Raft == nil}, {"RaftStatus", c.RaftStatus == nil}, {"KV", c.KV == nil},
 		{"Leases", c.Leases == nil}, {"Space", c.Space == nil}, {"Upkeep", c.Upkeep == nil},
+		{"Auth", c.Auth == nil}, {"Tokens", c.Tokens == nil}, {"Rights", c.Rights == nil},
 		{"Members", c.Members == nil}, {"OpenRange", c.OpenRange == nil},
 		{"OpenWatch", c.OpenWatch == nil}, {"MoveLeader", c.MoveLeader == nil},
 		{"Version", c.Version == ""}, {"MemberID", c.MemberID == 0}, {"ClusterID", c.ClusterID == 0},
@@ -136,8 +155,9 @@ func (c *Config) RequestTimeout() time.Duration {
 	return 5*time.Second + 2*c.ElectionTimeout
 }
 
-// Server is the API over its parts. It owns the watchdog's and the leader
-// monitor's goroutines and grpc-go's server; the parts belong to the caller.
+// Server is the API over its parts. It owns the goroutines of the watchdog, of
+// the leader monitor and of the password workers, and grpc-go's server; the
+// parts belong to the caller.
 type Server struct {
 	cfg       Config
 	header    header
@@ -148,7 +168,10 @@ type Server struct {
 	proposals proposalStats
 	http      httpStats
 	leader    *leaderMonitor
+	passwords *passwords
 	grpc      *grpc.Server
+	loop      *loopback    // nil without the gateway
+	json      http.Handler // likewise
 	health    *healthService
 	calls     sync.Pool // of *syncCall
 	slow      slowLog
@@ -169,17 +192,25 @@ func New(cfg Config) (*Server, error) {
 	for _, service := range [][]*Method{
 		s.kvMethods(), s.watchMethods(), s.leaseMethods(),
 		s.clusterMethods(), s.maintenanceMethods(), s.authMethods(),
+		s.lockMethods(), s.electionMethods(),
 	} {
 		s.methods = append(s.methods, service...)
 	}
 	s.byName = make(map[string]*Method, len(s.methods))
 	for _, m := range s.methods {
+		if m.Auth == authUnset {
+			return nil, fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
+		}
 		s.byName[m.FullName()] = m
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
+	s.passwords = newPasswords(cfg.BcryptCost)
 	s.grpc = newGRPCServer(s)
 	if err := s.registerMetrics(); err != nil {
+		return nil, err
+	}
+	if err := s.openGateway(); err != nil {
 		return nil, err
 	}
 	go s.dog.run()
@@ -194,6 +225,7 @@ func (s *Server) Close(ctx context.Context) {
 	s.leader.failAll(errStopped)
 	s.stopGRPC(ctx)
 	s.leader.close()
+	s.passwords.close()
 	s.dog.close()
 }
 

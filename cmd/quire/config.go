@@ -25,6 +25,7 @@ type Config struct {
 	MaxTxnOps           uint
 	MaxRequestBytes     uint
 	MaxStreams          uint32
+	EnableGateway       bool
 	KeepAliveMinTime    time.Duration
 	KeepAliveInterval   time.Duration
 	KeepAliveTimeout    time.Duration
@@ -41,6 +42,11 @@ type Config struct {
 	InitialCluster      string
 	ClusterState        string
 	ClusterToken        string
+
+	// Security
+	AuthToken    string
+	BcryptCost   uint
+	AuthTokenTTL uint // seconds
 
 	// Upkeep
 	CompactionMode      string

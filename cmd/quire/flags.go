@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // effect says what setting a flag does in this version.
@@ -104,7 +105,7 @@ func (f *flagSet) addMember() {
 	f.nothing("backend-bbolt-freelist-type", "map", "of etcd's storage engine")
 	f.nothing("backend-batch-interval", time.Duration(0), "of etcd's storage engine")
 	f.nothing("backend-batch-limit", 0, "of etcd's storage engine")
-	f.nothing("enable-grpc-gateway", true, "serve the JSON gateway")
+	f.BoolVar(&c.EnableGateway, "enable-grpc-gateway", true, "serve the JSON API (/v3/kv/put and so on) beside gRPC")
 	f.nothing("raft-read-timeout", 5*time.Second, "read timeout of a peer connection")
 	f.nothing("raft-write-timeout", 5*time.Second, "write timeout of a peer connection")
 	f.StringVar(&c.ConfigFile, "config-file", "", "YAML file with all settings; other flags and the environment are then ignored")
@@ -142,6 +143,7 @@ func (f *flagSet) addClustering() {
 }
 
 func (f *flagSet) addSecurity() {
+	c := f.cfg
 	for _, name := range []string{
 		"cert-file", "key-file", "client-cert-file", "client-key-file", "client-crl-file",
 		"client-cert-allowed-hostname", "trusted-ca-file",
@@ -160,9 +162,9 @@ func (f *flagSet) addSecurity() {
 	f.nothing("tls-max-version", "", "TLS")
 	f.nothing("cors", "*", "origins that browsers may come from")
 	f.nothing("host-whitelist", "*", "host names that HTTP clients may use")
-	f.nothing("auth-token", "simple", "kind of authentication token")
-	f.nothing("bcrypt-cost", uint(10), "cost of hashing a password")
-	f.nothing("auth-token-ttl", uint(300), "seconds that a simple token lives")
+	f.StringVar(&c.AuthToken, "auth-token", "simple", "kind of authentication token: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION")
+	f.UintVar(&c.BcryptCost, "bcrypt-cost", uint(bcrypt.DefaultCost), "cost of hashing a password, 4 to 31")
+	f.UintVar(&c.AuthTokenTTL, "auth-token-ttl", 300, "seconds that a simple token lives without being used")
 }
 
 func (f *flagSet) addUpkeep() {

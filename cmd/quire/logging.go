@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -118,6 +119,23 @@ func (g grpcLogger) Warningf(format string, args ...any) {
 	if g.verbose {
 		g.LoggerV2.Warningf(format, args...)
 	}
+}
+
+// What grpc calls an error is mostly a client's doing and never this server's end.
+
+func (g grpcLogger) Error(args ...any) { g.LoggerV2.Warning(args...) }
+
+func (g grpcLogger) Errorln(args ...any) { g.LoggerV2.Warningln(args...) }
+
+// Errorf drops what the JSON gateway says of every client that goes away before
+// its answer has ended, which is how watches end.
+func (g grpcLogger) Errorf(format string, args ...any) {
+	for _, gone := range []string{"Failed to send", "Failed to write", "Failed to flush", "Failed to notify"} {
+		if strings.HasPrefix(format, gone) && !g.verbose {
+			return
+		}
+	}
+	g.LoggerV2.Warningf(format, args...)
 }
 
 // openOutputs opens what --log-outputs names; several are written in turn.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
@@ -18,6 +20,7 @@ import (
 	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
+	"quire/rpc/token"
 	"quire/wal"
 	"quire/watchfanout"
 )
@@ -39,6 +42,7 @@ type member struct {
 
 	engine *engine.Engine
 	hub    *watchfanout.Hub
+	tokens token.Provider
 	node   atomic.Pointer[raft.Node]
 	rpc    *rpc.Server
 	watch  *walMetrics
@@ -89,6 +93,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 	if m.timing, err = newStoreMetrics(reg); err != nil {
 		return m, err
 	}
+	if err := m.openTokens(); err != nil {
+		return m, err
+	}
 	if err := m.openEngine(); err != nil {
 		return m, err
 	}
@@ -104,9 +111,29 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}
+	if table, ok := m.tokens.(*token.Table); ok {
+		// What the log holds already belongs to an earlier life.
+		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
+	}
 	m.engine.Start()
 	m.rpc, err = rpc.New(m.rpcConfig(reg))
 	return m, err
+}
+
+// openTokens makes the kind of tokens that is asked for.
+func (m *member) openTokens() (err error) {
+	if m.cfg.BcryptCost < uint(bcrypt.MinCost) || m.cfg.BcryptCost > uint(bcrypt.MaxCost) {
+		m.log.Warn("use default bcrypt cost instead of the invalid given cost", zap.Int("min-cost", bcrypt.MinCost),
+			zap.Int("max-cost", bcrypt.MaxCost), zap.Int("default-cost", bcrypt.DefaultCost), zap.Uint("given-cost", m.cfg.BcryptCost))
+	}
+	m.tokens, err = token.New(token.Options{
+		Spec: m.cfg.AuthToken, TTL: time.Duration(m.cfg.AuthTokenTTL) * time.Second, Logger: m.log,
+		Behind: func(index uint64) bool { return len(m.engine.Members()) > 1 && index > m.engine.AppliedIndex() },
+	})
+	if err != nil {
+		return fmt.Errorf("--auth-token: %w", err)
+	}
+	return nil
 }
 
 // openEngine opens the store with the identity that it has. A fresh one gets the
@@ -147,6 +174,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionSleep:   m.cfg.CompactionSleep,
 		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
+		AuthListener:      (*authListener)(m),
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
 		OnTimed:           m.timing.observe,
@@ -221,9 +249,11 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		KeepAlive:        rpc.KeepAlive{MinTime: c.KeepAliveMinTime, Interval: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout},
 		ExtensiveMetrics: c.Metrics == "extensive",
 		Pprof:            c.EnablePprof,
+		Gateway:          c.EnableGateway,
 		Logger:           m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
+		Auth: e.Auth(), Tokens: m.tokens, Rights: e, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:  func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:  rpc.OpenHubWatch(m.hub),
 		MoveLeader: n.TransferLeadership,
