@@ -86,12 +86,13 @@ func (e *Engine) Checkpoint() error {
 		e.writer.Unlock()
 		return err
 	}
-	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: e.compactRev.Load(),
+	k := e.ap.k
+	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: k.compactRev.Load(),
 		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState()}
 	st := stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
-		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: e.gravePlaces(),
+		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: k.gravePlaces(),
 		auth: e.auth.State()}
-	cut, err := e.store.Cut(m.encode(), func(w io.Writer) error { return st.writeTo(w) })
+	cut, err := k.store.Cut(m.encode(), func(w io.Writer) error { return st.writeTo(w) })
 	e.ap.entries, e.ap.bytes, e.ap.logged, e.checkpoint.last = 0, 0, 0, e.opts.Now()
 	e.writer.Unlock()
 	if err == nil {

@@ -13,7 +13,6 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine/auth"
-	"quire/index"
 	"quire/pagestore"
 )
 
@@ -130,31 +129,23 @@ func (e *Engine) timed(what Timed, began time.Time) {
 
 // Engine is the replicated state machine. See doc.go for who may call what.
 type Engine struct {
-	opts  Options
-	log   *zap.Logger
-	store *pagestore.Store
-	idx   *index.Index
+	opts Options
+	log  *zap.Logger
+
+	// present is replaced under writer, when a snapshot is taken over.
+	present atomic.Pointer[keyspace]
 
 	lessor  *lessor
 	alarms  *alarmSet
 	cluster *cluster
 
-	// visible is the newest revision that readers may be given; every write of
-	// it and of everything before is applied as a whole.
-	visible atomic.Int64
-	// compactRev: revisions below it are gone. It is raised before anything is
-	// removed, so a reader that still sees it at or below its revision at the
-	// end has read a whole snapshot.
-	compactRev atomic.Int64
-	applied    atomic.Uint64
-	term       atomic.Uint64
+	applied atomic.Uint64
+	term    atomic.Uint64
 
 	// writer excludes apply, compaction steps and relocation from each other;
 	// holds are bounded by one log entry or one step.
 	writer sync.Mutex
-	ap     applier // guarded by writer
-	// graves name what compaction removed and reclaim has not; guarded by writer.
-	graves map[pagestore.Ref]grave
+	ap     applier     // guarded by writer
 	auth   *auth.Store // changed under writer
 
 	compactor  compactor
@@ -170,7 +161,7 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
-	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
+	e := &Engine{opts: opts, log: opts.Logger, alarms: newAlarmSet(), cluster: newCluster()}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	po := opts.Pages
@@ -181,11 +172,11 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.store = store
+	e.ap.e, e.ap.k = e, newKeyspace(store)
+	e.present.Store(e.ap.k)
 	if err := e.recover(cp); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	e.ap.e = e
 	e.compactor.init()
 	e.checkpoint.init(e)
 	return e, nil
@@ -194,8 +185,8 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 // recover restores the state of checkpoint cp; nil means a fresh store.
 func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	if cp == nil {
-		e.visible.Store(1)
-		e.compactRev.Store(neverCompacted)
+		e.ap.k.visible.Store(1)
+		e.ap.k.compactRev.Store(neverCompacted)
 		e.compactor.mu.removed = neverCompacted
 		e.ap.rev = 1
 		for _, m := range e.opts.Members {
@@ -221,8 +212,8 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	if err := e.readState(cp.State); err != nil {
 		return err
 	}
-	e.visible.Store(m.rev)
-	e.compactRev.Store(m.compactRev)
+	e.ap.k.visible.Store(m.rev)
+	e.ap.k.compactRev.Store(m.compactRev)
 	e.applied.Store(m.applied)
 	e.term.Store(m.term)
 	e.ap.rev = m.rev
@@ -247,7 +238,7 @@ func (e *Engine) Close() error {
 	e.cancel()
 	e.wg.Wait()
 	err := e.Checkpoint()
-	return errors.Join(err, e.store.Close())
+	return errors.Join(err, e.keys().store.Close())
 }
 
 // Abandon stops the background work and closes the store without a checkpoint:
@@ -255,7 +246,7 @@ func (e *Engine) Close() error {
 func (e *Engine) Abandon() error {
 	e.cancel()
 	e.wg.Wait()
-	return e.store.Close()
+	return e.keys().store.Close()
 }
 
 // die reports an error after which nothing may be acknowledged.
@@ -264,10 +255,10 @@ func (e *Engine) die(err error) {
 }
 
 // Revision returns the newest revision that readers see.
-func (e *Engine) Revision() int64 { return e.visible.Load() }
+func (e *Engine) Revision() int64 { return e.keys().visible.Load() }
 
 // CompactRevision returns the last compacted revision, -1 if there was none.
-func (e *Engine) CompactRevision() int64 { return e.compactRev.Load() }
+func (e *Engine) CompactRevision() int64 { return e.keys().compactRev.Load() }
 
 // AppliedIndex returns the log index of the last applied entry.
 func (e *Engine) AppliedIndex() uint64 { return e.applied.Load() }
@@ -303,14 +294,14 @@ func (e *Engine) Alarms() []*pb.AlarmMember { return e.alarms.list(pb.AlarmType_
 func (e *Engine) HasAlarm(t pb.AlarmType) bool { return e.alarms.has(t) }
 
 // DBSize returns the bytes of the page store's files and how many of them are live.
-func (e *Engine) DBSize() (total, inUse int64) { return e.store.Size() }
+func (e *Engine) DBSize() (total, inUse int64) { return e.keys().store.Size() }
 
 // Quota returns the size bound in bytes; negative: none.
 func (e *Engine) Quota() int64 { return e.opts.QuotaBytes }
 
 // QuotaExceeded reports whether a write of cost bytes would pass the quota.
 func (e *Engine) QuotaExceeded(cost int) bool {
-	total, _ := e.store.Size()
+	total, _ := e.keys().store.Size()
 	return e.opts.QuotaBytes > 0 && cost > 0 && total+int64(cost) >= e.opts.QuotaBytes
 }
 

@@ -20,10 +20,10 @@ const hashBucket = "key"
 // revisions up to the compact revision only those count that are visible at rev,
 // and a tombstone at the compact revision does not.
 func (e *Engine) HashKV(rev int64) (hash uint32, compactRev, current int64, err error) {
-	pin := e.store.Pin()
+	k, pin := e.read()
 	defer pin.Release()
 	for range readAttempts {
-		compactRev, current = e.compactRev.Load(), e.visible.Load()
+		compactRev, current = k.compactRev.Load(), k.visible.Load()
 		at := rev
 		switch {
 		case at > 0 && at < compactRev:
@@ -35,9 +35,9 @@ func (e *Engine) HashKV(rev int64) (hash uint32, compactRev, current int64, err 
 		case at < 0: // nothing was written before revision 0
 			return crc32.Update(0, castagnoli, []byte(hashBucket)), compactRev, current, nil
 		}
-		h := kvHasher{e: e, compactRev: compactRev, rev: at, crc: crc32.Update(0, castagnoli, []byte(hashBucket))}
+		h := kvHasher{k: k, compactRev: compactRev, rev: at, crc: crc32.Update(0, castagnoli, []byte(hashBucket))}
 		err = h.run()
-		if e.compactRev.Load() == compactRev && !errors.Is(err, index.ErrCompacted) {
+		if k.compactRev.Load() == compactRev && !errors.Is(err, index.ErrCompacted) {
 			return h.crc, compactRev, current, err
 		}
 	}
@@ -53,7 +53,7 @@ func (e *Engine) Hash() (hash uint32, rev int64, err error) {
 }
 
 type kvHasher struct {
-	e               *Engine
+	k               *keyspace
 	compactRev, rev int64
 	crc             uint32
 	key             [18]byte
@@ -61,9 +61,9 @@ type kvHasher struct {
 
 func (h *kvHasher) run() error {
 	// With nothing visible at rev, etcd has nothing to keep and skips nothing.
-	skip := h.e.countAt(everything, h.rev) > 0
+	skip := h.k.countAt(everything, h.rev) > 0
 	var err error
-	walkErr := h.e.idx.AllVersions(h.rev, func(chunk []index.VersionRef) {
+	walkErr := h.k.idx.AllVersions(h.rev, func(chunk []index.VersionRef) {
 		for i := 0; i < len(chunk) && err == nil; i++ {
 			v := &chunk[i]
 			if v.Main <= h.compactRev && v.Tombstone && (skip || v.Main == h.compactRev) {
@@ -78,13 +78,13 @@ func (h *kvHasher) run() error {
 // add hashes one version; with ifVisible only if a read at the hash's revision
 // would return it.
 func (h *kvHasher) add(v *index.VersionRef, ifVisible bool) error {
-	rec, err := h.e.store.Read(pagestore.Ref(v.Loc))
+	rec, err := h.k.store.Read(pagestore.Ref(v.Loc))
 	if err != nil {
 		return err
 	}
 	kv := wireKV(rec)
 	if ifVisible {
-		if cur, ok := h.e.idx.Get(keyOf(kv), h.rev); !ok || cur.Main != v.Main || cur.Sub != v.Sub {
+		if cur, ok := h.k.idx.Get(keyOf(kv), h.rev); !ok || cur.Main != v.Main || cur.Sub != v.Sub {
 			return nil
 		}
 	}

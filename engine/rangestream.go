@@ -45,10 +45,10 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 		body, rev, err = c.e.Range(&c.req, dst)
 		return body, rev, true, err
 	}
-	pin := c.e.store.Pin()
+	k, pin := c.e.read()
 	defer pin.Release()
 	if c.headerRev == 0 {
-		c.headerRev = c.e.visible.Load()
+		c.headerRev = k.visible.Load()
 	}
 	at := c.req.Revision
 	switch {
@@ -58,14 +58,14 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 		at = c.headerRev
 		c.req.Revision = at
 	}
-	if at < c.e.compactRev.Load() {
+	if at < k.compactRev.Load() {
 		return dst, 0, true, ErrCompacted
 	}
 	c.req.Limit = min(c.chunk, c.limit-c.sent)
 	s := newSpan(c.req.Key, c.req.RangeEnd)
 	start := len(dst)
-	dst, o, err := c.e.rangeOrdered(dst, &c.req, s, at, false)
-	if err == nil && at < c.e.compactRev.Load() {
+	dst, o, err := k.rangeOrdered(dst, &c.req, s, at, false)
+	if err == nil && at < k.compactRev.Load() {
 		err = ErrCompacted
 	}
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 	total := c.sent
 	if o.more {
 		dst = append(dst, 3<<3, 1)
-		total += c.e.countAt(newSpan(c.req.Key, c.req.RangeEnd), at)
+		total += k.countAt(newSpan(c.req.Key, c.req.RangeEnd), at)
 	}
 	return appendInt(dst, 4<<3, total), c.headerRev, true, nil
 }

@@ -242,7 +242,7 @@ func (e *Engine) readState(b []byte) error {
 		case fieldGraves:
 			for len(u.p) > 0 && u.err == nil {
 				ref := pagestore.Ref(u.next())
-				e.graves[ref] = grave{before: pagestore.Ref(u.next())}
+				e.ap.k.graves[ref] = grave{before: pagestore.Ref(u.next())}
 			}
 		case fieldAuth:
 			as.Enabled, as.Revision = u.next() == 1, u.next()
