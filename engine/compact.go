@@ -51,6 +51,15 @@ func (c *compactor) finished(rev int64) {
 	c.mu.Unlock()
 }
 
+// restored notes that a snapshot has come in which everything up to its compact
+// revision is removed.
+func (c *compactor) restored(rev int64) {
+	c.mu.Lock()
+	c.mu.target = rev
+	c.mu.Unlock()
+	c.finished(rev)
+}
+
 // isDone tells whether the removal has gone to rev.
 func (c *compactor) isDone(rev int64) bool {
 	c.mu.Lock()
@@ -152,6 +161,7 @@ const reclaimPeriod = 5 * time.Second
 
 func (e *Engine) reclaimLoop() {
 	e.every(reclaimPeriod, func() {
+		e.snapshots.tidy()
 		n, err := e.reclaim(e.ctx, pagestore.Budget{BytesPerSecond: e.opts.ReclaimBytesPerSecond})
 		if err != nil && e.ctx.Err() == nil {
 			e.log.Warn("reclaim stopped", zap.Error(err))
@@ -265,6 +275,14 @@ func (e *Engine) RunPending() error {
 		rev := e.compactor.mu.target
 		e.compactor.mu.Unlock()
 		e.compactTo(rev)
+	default:
+	}
+	e.snapshots.tidy()
+	select {
+	case <-e.checkpoint.wake:
+		if err := e.Checkpoint(); err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+			return err
+		}
 	default:
 	}
 	_, err := e.reclaim(e.ctx, pagestore.Budget{})

@@ -119,6 +119,8 @@ const (
 	TimedDefragment
 	TimedCompaction     // until everything superfluous was removed
 	TimedCompactionStep // one hold of the writer lock
+	TimedReceive        // a peer's snapshot, until it is durable here
+	TimedInstall        // of a received snapshot, while nothing is applied
 )
 
 func (e *Engine) timed(what Timed, began time.Time) {
@@ -151,6 +153,8 @@ type Engine struct {
 	compactor  compactor
 	checkpoint checkpointer
 	leader     leadership
+	home       *pagestore.Home
+	snapshots  *Snapshots
 
 	wg     sync.WaitGroup
 	ctx    context.Context
@@ -161,25 +165,46 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
-	e := &Engine{opts: opts, log: opts.Logger, alarms: newAlarmSet(), cluster: newCluster()}
-	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
-	e.ctx, e.cancel = context.WithCancel(context.Background())
-	po := opts.Pages
-	po.Hint = hintOf
-	po.OnFatal = e.die
-	po.OnNoSpace = e.onNoSpace
-	store, cp, err := pagestore.Open(fsys, po)
+	home, err := pagestore.OpenHome(fsys)
 	if err != nil {
 		return nil, err
 	}
-	e.ap.e, e.ap.k = e, newKeyspace(store)
+	e := newEngine(opts)
+	e.home, e.snapshots = home, newSnapshots(e)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if err := e.openStore(home.Store(), e); err != nil {
+		return nil, err
+	}
+	e.checkpoint.init(e)
+	e.snapshots.tidy()
+	return e, nil
+}
+
+// newEngine is an engine without a store.
+func newEngine(opts Options) *Engine {
+	e := &Engine{opts: opts, log: opts.Logger, alarms: newAlarmSet(), cluster: newCluster(), lessor: newLessor(opts.MinLeaseTTL, opts.Now)}
+	e.ap.e = e
+	e.compactor.init()
+	return e
+}
+
+// openStore restores the newest checkpoint of a store. The store will report to
+// owner.
+func (e *Engine) openStore(dir disk.FS, owner *Engine) error {
+	po := e.opts.Pages
+	po.Hint = hintOf
+	po.OnFatal = owner.die
+	po.OnNoSpace = owner.onNoSpace
+	store, cp, err := pagestore.Open(dir, po)
+	if err != nil {
+		return err
+	}
+	e.ap.k = newKeyspace(store)
 	e.present.Store(e.ap.k)
 	if err := e.recover(cp); err != nil {
-		return nil, errors.Join(err, store.Close())
+		return errors.Join(err, store.Close())
 	}
-	e.compactor.init()
-	e.checkpoint.init(e)
-	return e, nil
+	return nil
 }
 
 // recover restores the state of checkpoint cp; nil means a fresh store.
@@ -237,8 +262,8 @@ func (e *Engine) Start() {
 func (e *Engine) Close() error {
 	e.cancel()
 	e.wg.Wait()
-	err := e.Checkpoint()
-	return errors.Join(err, e.keys().store.Close())
+	err := e.makeCheckpoint(true)
+	return errors.Join(err, e.closeStores())
 }
 
 // Abandon stops the background work and closes the store without a checkpoint:
@@ -246,6 +271,11 @@ func (e *Engine) Close() error {
 func (e *Engine) Abandon() error {
 	e.cancel()
 	e.wg.Wait()
+	return e.closeStores()
+}
+
+func (e *Engine) closeStores() error {
+	e.snapshots.close()
 	return e.keys().store.Close()
 }
 

@@ -283,7 +283,21 @@ type savedLease struct {
 type frozenLeases struct {
 	l       *lessor
 	index   uint64
+	clock   bool         // what this member's clock says counts, see saved
 	removed []savedLease // guarded by lessor.mu
+}
+
+// saved is what a checkpoint records of a lease: the time left that the log
+// knows, which is the same on every member. What the clock of a leader says on top
+// may be outdated by a renewal, of which the log knows nothing: a lease that began
+// with it would end too early. It counts only if no renewal can come any more and
+// there is no other member: at the end of the only one.
+func (f *frozenLeases) saved(le *lease) savedLease {
+	left := le.remaining
+	if f.clock {
+		left = f.l.remainingLocked(le)
+	}
+	return savedLease{le.id, le.ttl, left}
 }
 
 // freezeChunk bounds how many leases are copied in one hold of the lock.
@@ -307,7 +321,7 @@ func (f *frozenLeases) each(fn func([]savedLease) error) error {
 		l.mu.RLock()
 		for ; s < len(l.mu.slots) && len(buf) < freezeChunk; s++ {
 			if le := &l.mu.slots[s]; le.id != 0 && le.granted <= f.index {
-				buf = append(buf, savedLease{le.id, le.ttl, l.remainingLocked(le)})
+				buf = append(buf, f.saved(le))
 			}
 		}
 		done = s >= len(l.mu.slots)

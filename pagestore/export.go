@@ -34,17 +34,18 @@ type Export struct {
 const sumBytes = 8
 
 // TryExport holds the newest checkpoint for a copy. It reads nothing and does not
-// wait: false if there is no checkpoint yet, or if one is just being committed.
-func (s *Store) TryExport() (*Export, bool) {
+// wait: it returns nil if there is no checkpoint to be had, and busy if that is
+// because one is just being committed.
+func (s *Store) TryExport() (x *Export, busy bool) {
 	if !s.committing.TryLock() {
-		return nil, false
+		return nil, true
 	}
 	defer s.committing.Unlock()
 	last := &s.committing.last
 	if !last.committed || last.state.fileName() != "" && s.committing.state == nil {
 		return nil, false
 	}
-	x := &Export{s: s, manifest: *last}
+	x = &Export{s: s, manifest: *last}
 	for _, e := range last.segments {
 		seg := s.segment(e.id)
 		if seg == nil || !seg.acquire() {
@@ -56,7 +57,7 @@ func (s *Store) TryExport() (*Export, bool) {
 	if f := s.committing.state; f != nil && f.acquire() {
 		x.state = f
 	}
-	return x, true
+	return x, false
 }
 
 // Meta returns what the owner gave to the Cut.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 
 	"quire/disk"
@@ -137,7 +138,7 @@ func (h *Home) Store() disk.FS {
 func (h *Home) Incoming() []*Incoming {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]*Incoming(nil), h.mu.incoming...)
+	return slices.Clone(h.mu.incoming)
 }
 
 // Install makes a whole Incoming the current store, durably and at once: after
@@ -167,18 +168,15 @@ func (h *Home) Discard(in *Incoming) error {
 }
 
 func (h *Home) forgetLocked(in *Incoming) {
-	for i, o := range h.mu.incoming {
-		if o == in {
-			h.mu.incoming = append(h.mu.incoming[:i:i], h.mu.incoming[i+1:]...)
-			return
-		}
-	}
+	h.mu.incoming = slices.DeleteFunc(h.mu.incoming, func(o *Incoming) bool { return o == in })
 }
 
-// RemoveOlder removes the stores that the current one has replaced.
+// RemoveOlder removes the stores that the current one has replaced, and what was
+// received before it.
 func (h *Home) RemoveOlder() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.mu.incoming = slices.DeleteFunc(h.mu.incoming, func(in *Incoming) bool { return in.number < h.mu.current })
 	return h.removeOlder()
 }
 

@@ -49,8 +49,8 @@ func (s *source) advance(steps int) error {
 	if s.x != nil {
 		s.x.Release()
 	}
-	x, ok := s.s.TryExport()
-	if !ok {
+	x, _ := s.s.TryExport()
+	if x == nil {
 		return errors.New("no export")
 	}
 	s.x, s.o = x, s.possible[0]
@@ -236,8 +236,8 @@ func TestReceiveSharesSegments(t *testing.T) {
 	}
 	export := func(meta string) *Export {
 		mustCommit(t, s, meta, "state of "+meta)
-		x, ok := s.TryExport()
-		if !ok {
+		x, _ := s.TryExport()
+		if x == nil {
 			t.Fatal("no export")
 		}
 		return x
@@ -563,9 +563,9 @@ func TestUnsealedIsNotShared(t *testing.T) {
 	var ins []*Incoming
 	for _, meta := range []string{"first", "second"} {
 		mustCommit(t, src, meta, "")
-		x, ok := src.TryExport()
-		if !ok || x.manifest.segments[0].footerEnd != 0 {
-			t.Fatalf("export %v of %+v", ok, x)
+		x, _ := src.TryExport()
+		if x == nil || x.manifest.segments[0].footerEnd != 0 {
+			t.Fatalf("export %+v", x)
 		}
 		in, err := h.Receive(x.Manifest())
 		if err == nil {
@@ -732,8 +732,8 @@ func TestExportOutlivesReclaim(t *testing.T) {
 	}
 	s.Roll()
 	mustCommit(t, s, "meta", strings.Repeat("state", 20000))
-	x, ok := s.TryExport()
-	if !ok {
+	x, _ := s.TryExport()
+	if x == nil {
 		t.Fatal("no export")
 	}
 	for id := range uint64(95) {
@@ -762,7 +762,7 @@ func TestExportOutlivesReclaim(t *testing.T) {
 	if err := receive(disk.NewMem(2), &wire{x: x, left: -1}, outcome{meta: "meta"}); !errors.Is(err, ErrGone) {
 		t.Fatal(err)
 	}
-	if _, ok := s.TryExport(); ok {
+	if x, _ := s.TryExport(); x != nil {
 		t.Fatal("a closed store exports")
 	}
 }

@@ -32,6 +32,13 @@ func (p *publisher) Publish(events []engine.Event, rev int64) {
 	clear(p.events)
 }
 
+// Restored implements engine.Publisher.
+func (p *publisher) Restored(rev int64) {
+	if p.hub != nil {
+		p.hub.Restored(rev)
+	}
+}
+
 // WantsPrev implements engine.Publisher.
 func (p *publisher) WantsPrev() bool { return p.hub != nil && p.hub.WantsPrev() }
 

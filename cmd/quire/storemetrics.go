@@ -35,6 +35,10 @@ func newStoreMetrics(reg prometheus.Registerer) (*storeMetrics, error) {
 			"Time to remove what a compaction made superfluous.", prometheus.ExponentialBuckets(100, 2, 14)),
 		engine.TimedCompactionStep: histogram("etcd_debugging", "mvcc", "db_compaction_pause_duration_milliseconds",
 			"Time of one step of a compaction, for which writes wait.", millis),
+		engine.TimedReceive: histogram("etcd", "snap_db", "save_total_duration_seconds",
+			"Time until a snapshot of a peer was received and durable.", prometheus.ExponentialBuckets(0.1, 2, 10)),
+		engine.TimedInstall: histogram("quire", "snapshot", "install_duration_seconds",
+			"Time to take a received snapshot over, while nothing is applied.", prometheus.ExponentialBuckets(0.001, 2, 16)),
 	}}
 	return m, errors.Join(errs...)
 }

@@ -1,0 +1,801 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quire/disk"
+	"quire/index"
+	"quire/pagestore"
+
+	pb "quire/api/etcdserverpb"
+)
+
+// fingerprint tells everything that is replicated.
+func fingerprint(t testing.TB, e *Engine) string {
+	t.Helper()
+	hash, compact, rev, err := e.HashKV(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := fmt.Sprintf("revision %d compact %d hash %x version %q removed %v\n", rev, compact, hash, e.ClusterVersion(), e.cluster.removedIDs())
+	l := e.lessor
+	l.mu.RLock()
+	ids := len(l.mu.byID)
+	for id := range int64(1000) {
+		if slot, ok := l.mu.byID[id]; ok {
+			le := &l.mu.slots[slot]
+			s += fmt.Sprintf("lease %d ttl %d left %d", id, le.ttl, le.remaining)
+			ids--
+			l.mu.RUnlock()
+			keys, _ := l.keysOf(id)
+			l.mu.RLock()
+			s += fmt.Sprintf(" keys %q\n", keys)
+		}
+	}
+	l.mu.RUnlock()
+	if ids != 0 {
+		t.Fatalf("%d leases with large ids", ids)
+	}
+	for _, a := range e.Alarms() {
+		s += fmt.Sprintf("alarm %v\n", a)
+	}
+	for _, m := range e.Members() {
+		s += fmt.Sprintf("member %v\n", m)
+	}
+	as := e.AuthState()
+	return s + fmt.Sprintf("auth %v %d %v %v\n", as.Enabled, as.Revision, as.Users, as.Roles)
+}
+
+// twoRigs are a leader and a follower of one cluster, which share the log.
+func twoRigs(t testing.TB, seed uint64) (lead, follow *rig) {
+	members := []*pb.Member{{ID: 9, PeerURLs: []string{"http://a"}}, {ID: 10, PeerURLs: []string{"http://b"}, IsLearner: seed%2 == 0}}
+	for _, id := range []uint64{9, 10} {
+		r := &rig{t: t, fs: disk.NewMem(seed + id<<32), log: map[uint64][]byte{}, index: 1, prev: true, id: id, member: members}
+		r.open()
+		if lead == nil {
+			lead = r
+		} else {
+			follow = r
+		}
+	}
+	follow.log = lead.log
+	return lead, follow
+}
+
+// follow applies up to n entries of the leader's log.
+func (r *rig) follow(lead *rig, n int) {
+	for ; n > 0 && r.index < lead.index; n-- {
+		r.index++
+		r.e.Apply(r.index, 1, r.log[r.index], nil)
+	}
+}
+
+// offered has the leader name a snapshot of index atLeast or later.
+func offered(t testing.TB, lead *rig, atLeast uint64) (index, term uint64, conf []byte) {
+	t.Helper()
+	for range 3 {
+		if index, term, conf, ok := lead.e.Snapshot(atLeast); ok {
+			return index, term, conf
+		}
+		if err := lead.e.RunPending(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no snapshot is offered")
+	return 0, 0, nil
+}
+
+var errLine = errors.New("line broken")
+
+// stage moves an offered snapshot to the follower; before each read comes between.
+func stage(lead, to *rig, index, term uint64, between func() error) error {
+	s := lead.e.Snapshots()
+	manifest, err := s.Manifest(index, term)
+	if err != nil {
+		return err
+	}
+	return to.e.Snapshots().Stage(context.Background(), index, term, manifest, func(blob uint32, p []byte, off int64) (int, error) {
+		if between != nil {
+			if err := between(); err != nil {
+				return 0, err
+			}
+		}
+		return lead.e.Snapshots().ReadAt(index, term, blob, p, off)
+	})
+}
+
+// takeSnapshot moves a snapshot from the leader to a rig and has it take it over.
+func takeSnapshot(t testing.TB, lead, to *rig, atLeast uint64) {
+	t.Helper()
+	index, term, conf := offered(t, lead, atLeast)
+	if err := stage(lead, to, index, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := lead.e.Snapshots().Release(index, term); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.e.Restore(index, term, conf); err != nil {
+		t.Fatal(err)
+	}
+	to.index = index
+}
+
+// TestSnapshotModel: a follower applies some of what the leader does, and gets
+// snapshots over a line that breaks, while the leader goes on, compacts,
+// reclaims and crashes. Whatever it holds is what the leader held at that index.
+func TestSnapshotModel(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		rnd := rand.New(rand.NewPCG(seed, 9))
+		lead, to := twoRigs(t, seed)
+		m := newModel()
+		prints := map[uint64]string{1: fingerprint(t, lead.e)}
+		work := func() {
+			step(t, rnd, lead, m)
+			if rnd.IntN(10) == 0 {
+				if err := lead.e.RunPending(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			prints[lead.index] = fingerprint(t, lead.e)
+		}
+		check := func() {
+			t.Helper()
+			if want := prints[to.e.AppliedIndex()]; to.e.AppliedIndex() > 0 && want != "" && fingerprint(t, to.e) != want {
+				t.Fatalf("at index %d:\n got %s\nwant %s", to.e.AppliedIndex(), fingerprint(t, to.e), want)
+			}
+		}
+		for range 60 {
+			for range rnd.IntN(8) {
+				work()
+			}
+			switch n := rnd.IntN(10); {
+			case n < 3:
+				to.follow(lead, rnd.IntN(5))
+			case n < 4:
+				to.crash()
+			case n < 5:
+				if err := errors.Join(to.e.Checkpoint(), to.e.RunPending()); err != nil {
+					t.Fatal(err)
+				}
+			case n < 8 && lead.index > to.index:
+				brokenTransfer(t, rnd, lead, to, work)
+			}
+			check()
+		}
+		to.follow(lead, 1000)
+		check()
+		checkHistory(t, to, m)
+		for range 50 {
+			checkRange(t, rnd, to, m)
+		}
+		to.crash()
+		check()
+		if err := errors.Join(to.e.RunPending(), to.e.Close(), lead.e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		onlyCurrent(t, to.fs)
+	})
+}
+
+// brokenTransfer moves a snapshot, with everything that may happen meanwhile.
+func brokenTransfer(t *testing.T, rnd *rand.Rand, lead, to *rig, work func()) {
+	atLeast := to.index + 1 + rnd.Uint64N(lead.index-to.index)
+	index, term, conf := offered(t, lead, atLeast)
+	for tries := 0; ; tries++ {
+		left := rnd.IntN(12)
+		err := stage(lead, to, index, term, func() error {
+			if rnd.IntN(3) == 0 {
+				work()
+			}
+			if left--; left < 0 {
+				return errLine
+			}
+			return nil
+		})
+		if err == nil {
+			break
+		}
+		switch {
+		case errors.Is(err, ErrSnapshotGone): // the leader has restarted
+			index, term, conf = offered(t, lead, atLeast)
+		case errors.Is(err, ErrSnapshotBusy): // two were never taken over
+			to.follow(lead, 1000)
+			return
+		case !errors.Is(err, errLine):
+			t.Fatal(err)
+		}
+		if rnd.IntN(4) == 0 {
+			to.crash()
+		}
+	}
+	_ = lead.e.Snapshots().Release(index, term)
+	if rnd.IntN(4) == 0 {
+		return // it is never taken over
+	}
+	to.follow(lead, rnd.IntN(int(index-to.index))) // the log arrives after all, in part
+	if err := to.e.Restore(index, term, conf); err != nil {
+		t.Fatal(err)
+	}
+	to.index = index
+}
+
+// onlyCurrent checks that nothing is left of older and unfinished stores.
+func onlyCurrent(t testing.TB, fs *disk.Mem) {
+	t.Helper()
+	h, err := pagestore.OpenHome(fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range h.Incoming() {
+		t.Errorf("still there: whole %v, meta %x", in.Whole(), in.Meta())
+	}
+}
+
+// TestRestorePowerCut cuts the power at every operation of the follower's disk
+// while it receives a snapshot, takes it over, goes on and makes a checkpoint.
+func TestRestorePowerCut(t *testing.T) {
+	cuts := 0
+	for seed := uint64(1); seed <= 4; seed++ {
+		rnd := rand.New(rand.NewPCG(seed, 10))
+		lead, to := twoRigs(t, seed)
+		prints := map[uint64]string{0: fingerprint(t, to.e), 1: fingerprint(t, to.e)}
+		m := newModel()
+		for range 60 {
+			step(t, rnd, lead, m)
+			prints[lead.index] = fingerprint(t, lead.e)
+		}
+		to.follow(lead, 10)
+		if err := to.e.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		index, _, _ := offered(t, lead, 40)
+		installed := false
+		to.fs.OnOp(func(op int) {
+			for range 3 {
+				cuts++
+				img := to.fs.Crash(disk.CrashChoice{Seed: rnd.Uint64(), Fate: disk.Fate(rnd.IntN(4)), Strict: rnd.IntN(2) == 0, Process: rnd.IntN(5) == 0})
+				e, err := Open(img, to.options())
+				if err != nil {
+					t.Fatalf("seed %d, operation %d: %v", seed, op, err)
+				}
+				a := e.AppliedIndex()
+				if installed && a < index || fingerprint(t, e) != prints[a] {
+					t.Fatalf("seed %d, operation %d: recovered index %d:\n got %s\nwant %s", seed, op, a, fingerprint(t, e), prints[a])
+				}
+				if rnd.IntN(10) == 0 { // and it can go on to receive
+					again := *to
+					again.e, again.fs, again.index = e, img, a
+					if a < index {
+						takeSnapshot(t, lead, &again, 40)
+					}
+					again.follow(lead, 1000)
+					if fingerprint(t, e) != prints[lead.index] {
+						t.Fatalf("seed %d, operation %d: went on to another state", seed, op)
+					}
+				}
+				if err := e.Abandon(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		takeSnapshot(t, lead, to, 40)
+		installed = true
+		to.follow(lead, 10)
+		if err := errors.Join(to.e.RunPending(), to.e.Checkpoint()); err != nil {
+			t.Fatal(err)
+		}
+		to.fs.OnOp(nil)
+		if err := errors.Join(to.e.Close(), lead.e.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d power cuts", cuts)
+}
+
+// TestRestoreDiskErrors fails every operation of the follower's disk. A failing
+// transfer leaves the member as it was; a failing Restore is an error, after which
+// the next start finds one of the two states.
+func TestRestoreDiskErrors(t *testing.T) {
+	lead, base := twoRigs(t, 3)
+	rnd := rand.New(rand.NewPCG(3, 3))
+	m := newModel()
+	prints := map[uint64]string{}
+	for range 40 {
+		step(t, rnd, lead, m)
+		prints[lead.index] = fingerprint(t, lead.e)
+	}
+	base.follow(lead, 5)
+	if err := base.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, errno := range []error{unix.EIO, unix.ENOSPC} {
+		for n := 1; ; n++ {
+			to := &rig{t: t, fs: base.fs.Clone(uint64(n)), log: lead.log, index: base.index, id: 10, member: base.member, quiet: true}
+			to.open()
+			index, term, conf := offered(t, lead, 20)
+			to.fs.InjectErr(disk.Fault{Kind: disk.OpAny, Nth: n, Forever: n%3 == 0, Err: errno})
+			err := stage(lead, to, index, term, nil)
+			if err != nil {
+				if fingerprint(t, to.e) != prints[to.index] || to.e.keys().store.NoSpace() != nil {
+					t.Fatalf("operation %d, %v: the member has changed", n, errno)
+				}
+				to.fs.ClearErrs()
+				if err = stage(lead, to, index, term, nil); err != nil {
+					t.Fatalf("operation %d, %v, again: %v", n, errno, err)
+				}
+			}
+			if err = to.e.Restore(index, term, conf); err == nil {
+				to.index = index
+			}
+			done := to.fs.Faulted() == 0
+			to.fs.ClearErrs()
+			_ = to.e.Abandon()
+			img := to.fs.Crash(disk.CrashChoice{Seed: uint64(n), Fate: disk.DropAll})
+			e, openErr := Open(img, to.options())
+			if openErr != nil {
+				t.Fatalf("operation %d, %v, %v: %v", n, errno, err, openErr)
+			}
+			a := e.AppliedIndex()
+			if fingerprint(t, e) != prints[a] || err == nil && a != index {
+				t.Fatalf("operation %d, %v: recovered index %d after %v", n, errno, a, err)
+			}
+			if e.Abandon(); done {
+				break
+			}
+		}
+	}
+}
+
+// TestRestoreDamage flips bits of what was staged: the snapshot is taken over
+// right, or it is refused and the member keeps its state.
+func TestRestoreDamage(t *testing.T) {
+	lead, base := twoRigs(t, 5)
+	rnd := rand.New(rand.NewPCG(5, 3))
+	m := newModel()
+	prints := map[uint64]string{}
+	for range 40 {
+		step(t, rnd, lead, m)
+		prints[lead.index] = fingerprint(t, lead.e)
+	}
+	base.follow(lead, 5)
+	if err := base.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	index, term, conf := offered(t, lead, 20)
+	refused := 0
+	for n := range 150 {
+		to := &rig{t: t, fs: base.fs.Clone(uint64(n)), log: lead.log, index: base.index, id: 10, member: base.member, quiet: true}
+		to.open()
+		if err := stage(lead, to, index, term, nil); err != nil {
+			t.Fatal(err)
+		}
+		infos, err := to.fs.List("00000001")
+		if err != nil || len(infos) < 3 {
+			t.Fatal(infos, err)
+		}
+		f := infos[rnd.IntN(len(infos))]
+		to.fs.FlipBit("00000001/"+f.Name, rnd.Int64N(f.SizeBytes*8))
+		err = to.e.Restore(index, term, conf)
+		if err != nil {
+			refused++
+			index = to.e.AppliedIndex()
+		}
+		_, _, _, hashErr := to.e.HashKV(0)
+		if hashErr == nil && fingerprint(t, to.e) != prints[index] {
+			t.Fatalf("%s damaged: another state, after %v", f.Name, err)
+		}
+		index = 0
+		if i, _, _, ok := lead.e.Snapshot(20); ok {
+			index = i
+		}
+		_ = to.e.Abandon()
+		if err != nil {
+			to.open() // what was damaged is not tried again
+			if err := stage(lead, to, index, term, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := to.e.Restore(index, term, conf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if refused == 0 || refused == 150 {
+		t.Fatalf("%d of 150 refused", refused)
+	}
+}
+
+// TestOffers: how long checkpoints are held for peers.
+func TestOffers(t *testing.T) {
+	now := int64(0)
+	lead, _ := twoRigs(t, 1)
+	lead.clock = func() int64 { return now }
+	lead.crash()
+	put := func() {
+		lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100)}))
+	}
+	s := lead.e.Snapshots()
+	reads := func(index uint64) error {
+		_, err := s.ReadAt(index, 1, 0, make([]byte, 10), 0)
+		return err
+	}
+	if _, _, _, ok := lead.e.Snapshot(0); ok {
+		t.Fatal("offers an empty store")
+	}
+	var all []uint64
+	for range maxOffers + 1 {
+		put()
+		index, _, _ := offered(t, lead, lead.index)
+		all = append(all, index)
+	}
+	if err := reads(all[0]); !errors.Is(err, ErrSnapshotGone) {
+		t.Fatalf("one offer too many: %v", err)
+	}
+	for _, i := range all[1:] {
+		if err := reads(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Named twice, released twice.
+	newest := all[maxOffers]
+	if i, _, _, ok := lead.e.Snapshot(newest); !ok || i != newest {
+		t.Fatal(i, ok)
+	}
+	_ = s.Release(newest, 1)
+	if err := reads(newest); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Release(newest, 1)
+	if err := reads(newest); !errors.Is(err, ErrSnapshotGone) {
+		t.Fatal(err)
+	}
+	// Nobody reads from all[1]; all[2] is read from.
+	now += int64(offerIdle) / 2
+	if err := reads(all[2]); err != nil {
+		t.Fatal(err)
+	}
+	now += int64(offerIdle)/2 + 1
+	s.tidy()
+	if err := reads(all[1]); !errors.Is(err, ErrSnapshotGone) {
+		t.Fatal(err)
+	}
+	if err := reads(all[2]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Manifest(all[1], 1); !errors.Is(err, ErrSnapshotGone) {
+		t.Fatal(err)
+	}
+	// The newest checkpoint does for an older index, not for a later one.
+	if i, _, _, ok := lead.e.Snapshot(3); !ok || i != newest {
+		t.Fatal(i, ok)
+	}
+	if _, _, _, ok := lead.e.Snapshot(newest + 1); ok {
+		t.Fatal("offers what is not there")
+	}
+}
+
+// TestStageRefuses: what is not this cluster's, not what was announced, or not
+// needed.
+func TestStageRefuses(t *testing.T) {
+	lead, to := twoRigs(t, 1)
+	never := func(uint32, []byte, int64) (int, error) { t.Fatal("fetched"); return 0, io.EOF }
+	put := func(n int) {
+		for range n {
+			lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100)}))
+		}
+	}
+	put(5)
+	index, term, conf := offered(t, lead, lead.index)
+	manifest, err := lead.e.Snapshots().Manifest(index, term)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := to.e.Snapshots()
+	ctx := context.Background()
+	if err := s.Stage(ctx, index+1, term, manifest, never); !errors.Is(err, errSnapshotOther) {
+		t.Fatal(err)
+	}
+	if err := s.Stage(ctx, index, term+1, manifest, never); !errors.Is(err, errSnapshotOther) {
+		t.Fatal(err)
+	}
+	if err := s.Stage(ctx, index, term, manifest[:len(manifest)-1], never); err == nil {
+		t.Fatal("a cut manifest")
+	}
+	to.e.opts.ClusterID = 8
+	if err := s.Stage(ctx, index, term, manifest, never); !errors.Is(err, errSnapshotOther) || !strings.Contains(err.Error(), "cluster 7") {
+		t.Fatal(err)
+	}
+	to.e.opts.ClusterID = 7
+	if err := to.e.Restore(index, term, conf); err == nil {
+		t.Fatal("took over what is not there")
+	}
+	if err := stage(lead, to, index, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stage(ctx, index, term, manifest, never); err != nil {
+		t.Fatalf("again: %v", err)
+	}
+	// An older one than what waits is not begun; only two wait.
+	put(1)
+	second, _, _ := offered(t, lead, lead.index)
+	if err := stage(lead, to, second, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stage(ctx, index, term, manifest, never); !errors.Is(err, ErrSnapshotSuperseded) {
+		t.Fatal(err)
+	}
+	put(1)
+	third, _, _ := offered(t, lead, lead.index)
+	if err := stage(lead, to, third, term, nil); !errors.Is(err, ErrSnapshotBusy) {
+		t.Fatal(err)
+	}
+	// Both are taken over, one after the other.
+	for _, i := range []uint64{index, second} {
+		if err := to.e.Restore(i, term, conf); err != nil || to.e.AppliedIndex() != i {
+			t.Fatal(to.e.AppliedIndex(), err)
+		}
+	}
+	if err := s.Stage(ctx, index, term, manifest, never); err != nil {
+		t.Fatalf("an old one: %v", err)
+	}
+	if err := stage(lead, to, third, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	// Another membership than consensus has.
+	if err := to.e.Restore(third, term, conf[:2]); !errors.Is(err, errSnapshotOther) {
+		t.Fatal(err)
+	}
+	// The log overtakes one that waits.
+	if err := stage(lead, to, third, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	to.index = second
+	to.follow(lead, 100)
+	to.e.Snapshots().tidy()
+	onlyCurrent(t, to.fs)
+}
+
+// TestNewestStageWins: a newer snapshot ends the staging of an older one.
+func TestNewestStageWins(t *testing.T) {
+	lead, to := twoRigs(t, 1)
+	var index []uint64
+	for range 2 {
+		lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 20000)}))
+		i, _, _ := offered(t, lead, lead.index)
+		index = append(index, i)
+	}
+	began, first := make(chan bool), make(chan error, 1)
+	go func() {
+		told := false
+		first <- stage(lead, to, index[0], 1, func() error {
+			if !told {
+				told = true
+				close(began)
+			}
+			time.Sleep(time.Millisecond)
+			return errLine
+		})
+	}()
+	<-began
+	hang := make(chan error, 1)
+	release := make(chan bool)
+	go func() {
+		s := to.e.Snapshots()
+		manifest, err := lead.e.Snapshots().Manifest(index[0], 1)
+		if err == nil {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			err = s.Stage(ctx, index[0], 1, manifest, func(uint32, []byte, int64) (int, error) {
+				close(release)
+				time.Sleep(20 * time.Millisecond) // a slow peer
+				return 0, errLine
+			})
+		}
+		hang <- err
+	}()
+	if err := <-first; !errors.Is(err, errLine) && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	<-release
+	if err := stage(lead, to, index[1], 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-hang; !errors.Is(err, ErrSnapshotSuperseded) {
+		t.Fatal(err)
+	}
+}
+
+// TestRestoreKeepsReaders: who reads when a snapshot comes goes on; the old store
+// goes when the last one has ended.
+func TestRestoreKeepsReaders(t *testing.T) {
+	lead, to := twoRigs(t, 1)
+	for i := range 300 {
+		lead.apply(op(t, OpPut, &pb.PutRequest{Key: fmt.Appendf(nil, "k%03d", i), Value: make([]byte, 300)}))
+	}
+	to.follow(lead, 200)
+	if err := to.e.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	cursor := to.e.RangeStream(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, 1000)
+	if _, _, done, err := cursor.Next(nil); done || err != nil {
+		t.Fatal(done, err)
+	}
+	old, pin := to.e.read()
+	rev := int64(0)
+	to.onRev = func(r int64) { rev = r }
+	lead.apply(op(t, OpDeleteRange, &pb.DeleteRangeRequest{Key: []byte("k050"), RangeEnd: []byte("k060")}))
+	takeSnapshot(t, lead, to, lead.index)
+	if rev != lead.e.Revision() || to.e.Revision() != rev {
+		t.Fatalf("told of revision %d", rev)
+	}
+	// The cursor goes on at its revision, in the new store.
+	got := 10
+	for done := false; !done; {
+		var body []byte
+		var err error
+		if body, _, done, err = cursor.Next(nil); err != nil {
+			t.Fatal(err)
+		}
+		resp := new(pb.RangeResponse)
+		if err := resp.UnmarshalVT(body); err != nil {
+			t.Fatal(err)
+		}
+		got += len(resp.Kvs)
+	}
+	if got != 200 {
+		t.Fatalf("%d keys at the cursor's revision", got)
+	}
+	n := 0
+	old.eachAt(everything, old.visible.Load(), 0, func(hit *index.Hit) bool {
+		var kv keyValue
+		if err := old.readKV(hit.Loc, &kv); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		return true
+	})
+	if n != 200 {
+		t.Fatalf("%d keys in the old store", n)
+	}
+	to.e.Snapshots().tidy()
+	if len(to.e.snapshots.retired.keyspaces) != 1 {
+		t.Fatal("closed under a reader")
+	}
+	pin.Release()
+	to.e.Snapshots().tidy()
+	if len(to.e.snapshots.retired.keyspaces) != 0 {
+		t.Fatal("not closed")
+	}
+	if infos, err := to.fs.List(""); err != nil || len(infos) != 1 {
+		t.Fatalf("files of the old store are left: %v, %v", infos, err)
+	}
+}
+
+// TestRestoreTakesEverything lists the parts of an Engine. A part that is new
+// here must be taken over by takeOver, or say why it is not.
+func TestRestoreTakesEverything(t *testing.T) {
+	parts := map[string]string{
+		"opts": "this member's own", "log": "this member's own", "present": "taken", "lessor": "taken", "alarms": "taken",
+		"cluster": "taken", "applied": "taken", "term": "taken", "writer": "a lock", "ap": "position and keyspace taken, the rest is scratch",
+		"auth": "taken", "compactor": "the compact revision taken", "checkpoint": "this member's own", "leader": "a follower leads nothing",
+		"home": "this member's own", "snapshots": "this member's own", "wg": "goroutines", "ctx": "goroutines", "cancel": "goroutines",
+		"fatal": "this member's own",
+	}
+	typ := reflect.TypeFor[Engine]()
+	for i := range typ.NumField() {
+		if parts[typ.Field(i).Name] == "" {
+			t.Errorf("does Engine.%s come with a snapshot?", typ.Field(i).Name)
+		}
+	}
+}
+
+// TestRestoreReplacesState: alarms, members, users and versions are the
+// source's, also where this member had others.
+func TestRestoreReplacesState(t *testing.T) {
+	lead, to := twoRigs(t, 2)
+	to.apply(op(t, OpAlarm, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 10, Alarm: pb.AlarmType_CORRUPT}),
+		op(t, OpUserAdd, &pb.AuthUserAddRequest{Name: "old", HashedPassword: "x"}),
+		op(t, OpMemberAttr, &pb.Member{ID: 9, Name: "old", ClientURLs: []string{"http://old"}}))
+	delete(lead.log, to.index)
+	lead.apply(AppendOp(nil, OpClusterVersion, []byte("3.7.0")),
+		op(t, OpUserAdd, &pb.AuthUserAddRequest{Name: "new", HashedPassword: "y"}),
+		op(t, OpRoleAdd, &pb.AuthRoleAddRequest{Name: "r"}),
+		op(t, OpMemberAttr, &pb.Member{ID: 9, Name: "a", ClientURLs: []string{"http://c"}}),
+		op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 7, TTL: 50}),
+		op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Lease: 7}))
+	for i := range 20 {
+		lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: []byte{byte(i)}, Lease: 7}))
+	}
+	lead.apply(op(t, OpCompact, &pb.CompactionRequest{Revision: 15}))
+	for i, c := range []struct {
+		kind, node uint64
+		m          *pb.Member
+	}{{confRemove, 10, nil}, {confAddLearner, 11, &pb.Member{PeerURLs: []string{"http://n"}}}} {
+		cc, err := EncodeConfChange(c.kind, c.node, c.m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lead.index++
+		if lead.e.ApplyConfChange(lead.index, 1, cc, nil) == nil {
+			t.Fatalf("change %d refused", i)
+		}
+	}
+	lead.apply(op(t, OpAlarm, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 9, Alarm: pb.AlarmType_NOSPACE}))
+	l := &countingListener{}
+	to.e.opts.AuthListener = l
+	takeSnapshot(t, lead, to, lead.index)
+	for range 2 {
+		if got, want := fingerprint(t, to.e), fingerprint(t, lead.e); got != want {
+			t.Fatalf("got %s\nwant %s", got, want)
+		}
+		if to.e.MemberID() != 10 || to.e.ClusterID() != 7 {
+			t.Fatalf("is member %d of cluster %d", to.e.MemberID(), to.e.ClusterID())
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		if err := to.e.AwaitCompacted(ctx, 15); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		to.log = map[uint64][]byte{}
+		to.crash()
+	}
+	if l.changed != 1 || l.revoked != 1 {
+		t.Errorf("told of %d changes, %d revocations", l.changed, l.revoked)
+	}
+}
+
+type countingListener struct{ changed, revoked int }
+
+func (l *countingListener) Changed()                      { l.changed++ }
+func (l *countingListener) Issued(uint64, string, string) {}
+func (l *countingListener) Revoked(string)                { l.revoked++ }
+
+// TestRestoreDuringCompaction: a compaction under way ends with its keyspace and
+// puts nothing into the new one.
+func TestRestoreDuringCompaction(t *testing.T) {
+	lead, to := twoRigs(t, 1)
+	for range 50 {
+		lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100)}))
+	}
+	lead.apply(op(t, OpCompact, &pb.CompactionRequest{Revision: 45}))
+	to.follow(lead, 100)
+	lead.e.compactTo(45)
+	lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k")}))
+	steps := make(chan bool)
+	to.e.opts.CompactionBatch, to.e.opts.CompactionSleep = 1, time.Millisecond
+	to.e.opts.OnTimed = func(what Timed, _ time.Duration) {
+		if what == TimedCompactionStep {
+			steps <- true
+		}
+	}
+	done := make(chan bool)
+	go func() {
+		to.e.compactTo(45)
+		close(done)
+	}()
+	<-steps
+	<-steps
+	takeSnapshot(t, lead, to, lead.index)
+	for open := true; open; {
+		select {
+		case <-steps:
+		case <-done:
+			open = false
+		}
+	}
+	if n, want := len(to.e.keys().graves), len(lead.e.keys().graves); n != want {
+		t.Fatalf("%d graves in the new keyspace, want %d", n, want)
+	}
+	if got, want := fingerprint(t, to.e), fingerprint(t, lead.e); got != want {
+		t.Fatalf("got %s\nwant %s", got, want)
+	}
+}
