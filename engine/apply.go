@@ -204,6 +204,9 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 	case OpClusterVersion:
 		a.e.cluster.setVersion(string(body))
 		return 0, nil
+	case OpDowngrade:
+		a.e.cluster.setDowngrade(string(body))
+		return 0, nil
 	}
 	if kind >= OpAuthEnable && kind <= OpRoleRevoke {
 		return 0, a.runAuth(kind, body)
@@ -451,7 +454,7 @@ func (a *applier) appendAlarm(member uint64, t pb.AlarmType) {
 // that holds from here on, nil if the change is refused.
 func (e *Engine) ApplyConfChange(index, term uint64, data []byte, w interface{ Dropped(error) }) (confState []byte) {
 	e.writer.Lock()
-	cc, err := decodeConfChange(data)
+	cc, err := DecodeConfChange(data)
 	if err == nil {
 		err = e.cluster.apply(cc)
 	}

@@ -57,7 +57,7 @@
 // # Snapshots
 //
 // A peer that needs more than the log has is given a checkpoint: files that are
-// held open for it (Snapshots, pagestore.Export). It fetches them into a directory
+// held open for it (Transfers, pagestore.Export). It fetches them into a directory
 // beside its store (Stage) and takes that over in order with Apply (Restore): what
 // is replicated is replaced as a whole, what is this member's own stays. A snapshot
 // is a later state of the same history, so whoever looks again in the new keyspace

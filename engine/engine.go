@@ -48,6 +48,12 @@ type Options struct {
 	// Workers rebuild the index at start. Default 2.
 	Workers int
 
+	// Importing opens a store in the midst of an import, see Import.
+	Importing bool
+	// SnapshotDir is where Snapshot keeps its temporary files; Open makes it and
+	// removes what a crash has left there. "": there are no snapshots.
+	SnapshotDir string
+
 	Pages pagestore.Options // Hint, OnFatal and OnNoSpace are the engine's
 
 	// Publisher gets every committed event; nil drops them.
@@ -121,6 +127,7 @@ const (
 	TimedCompactionStep // one hold of the writer lock
 	TimedReceive        // a peer's snapshot, until it is durable here
 	TimedInstall        // of a received snapshot, while nothing is applied
+	TimedSnapshot       // from the wait for a running compaction to the finished file
 )
 
 func (e *Engine) timed(what Timed, began time.Time) {
@@ -152,9 +159,10 @@ type Engine struct {
 
 	compactor  compactor
 	checkpoint checkpointer
+	snapshots  snapshots
 	leader     leadership
 	home       *pagestore.Home
-	snapshots  *Snapshots
+	transfers  *Transfers
 
 	wg     sync.WaitGroup
 	ctx    context.Context
@@ -165,18 +173,26 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
+	if !opts.Importing {
+		if err := checkMark(fsys); err != nil {
+			return nil, err
+		}
+	}
 	home, err := pagestore.OpenHome(fsys)
 	if err != nil {
 		return nil, err
 	}
 	e := newEngine(opts)
-	e.home, e.snapshots = home, newSnapshots(e)
+	e.home, e.transfers = home, newTransfers(e)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if err := e.snapshots.init(opts.SnapshotDir); err != nil {
+		return nil, err
+	}
 	if err := e.openStore(home.Store(), e); err != nil {
 		return nil, err
 	}
 	e.checkpoint.init(e)
-	e.snapshots.tidy()
+	e.transfers.tidy()
 	return e, nil
 }
 
@@ -275,7 +291,7 @@ func (e *Engine) Abandon() error {
 }
 
 func (e *Engine) closeStores() error {
-	e.snapshots.close()
+	e.transfers.close()
 	return e.keys().store.Close()
 }
 
@@ -308,11 +324,20 @@ func (e *Engine) Members() []*pb.Member { return e.cluster.list() }
 // ConfState returns raftpb.ConfState wire bytes of the present membership.
 func (e *Engine) ConfState() []byte { return e.cluster.confState() }
 
-// StorageVersion is the version of etcd whose data this store can hold.
-func (e *Engine) StorageVersion() string { return storageVersion }
+// StorageVersion is the version of etcd that can read a snapshot: the cluster's,
+// which a downgrade lowers.
+func (e *Engine) StorageVersion() string {
+	if v := e.cluster.clusterVersion(); v != "" {
+		return v
+	}
+	return storageVersion
+}
 
 // storageVersion is what etcd 3.7 reports.
 const storageVersion = "3.7.0"
+
+// Downgrade returns the version to which a downgrade is under way, "" for none.
+func (e *Engine) Downgrade() (target string) { return e.cluster.downgradeTarget() }
 
 // ClusterVersion returns the cluster version agreed on, "" before that.
 func (e *Engine) ClusterVersion() string { return e.cluster.clusterVersion() }

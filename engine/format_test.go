@@ -20,6 +20,9 @@ const (
 	goldenHint      = "0207050a2a6b"
 	goldenGrave     = "81808080100201030203000201"
 	goldenMeta      = "01010102020307030209170402050805020801"
+	// A downgrade to 3.6.0: the operation, and the field of the state blob.
+	goldenDowngrade      = "20332e362e30"
+	goldenDowngradeField = "1a05332e362e30"
 	// What goes into the log on behalf of a user, and for a log-in.
 	goldenAs           = "0c0703616e6e" + "010a01"
 	goldenAuthenticate = "0f03616e6e7072"
@@ -39,6 +42,7 @@ func TestGoldenFormats(t *testing.T) {
 		"hint":      {hex.EncodeToString(appendHint(nil, &kv)), goldenHint},
 		"grave":     {hex.EncodeToString(grave), goldenGrave},
 		"meta":      {hex.EncodeToString(m.encode()), goldenMeta},
+		"downgrade": {hex.EncodeToString(AppendOp(nil, OpDowngrade, []byte("3.6.0"))), goldenDowngrade},
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s:\n got %s\nwant %s", name, got[0], got[1])
@@ -72,18 +76,22 @@ func TestStateRoundTrip(t *testing.T) {
 	e.cluster.restore(&pb.Member{ID: 9, Name: "a", PeerURLs: []string{"http://p"}})
 	e.cluster.restoreRemoved(4)
 	e.cluster.setVersion("3.7.0")
-	st := stateSnapshot{leases: e.lessor.freeze(1), alarms: e.alarms.list(0), members: e.cluster.list(),
+	e.cluster.setDowngrade("3.6.0")
+	st := stateSnapshot{downgrade: e.cluster.downgradeTarget(), leases: e.lessor.freeze(1), alarms: e.alarms.list(0), members: e.cluster.list(),
 		removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: []gravePlace{{ref: 77}}}
 	var blob bytes.Buffer
 	if err := st.writeTo(&blob); err != nil {
 		t.Fatal(err)
+	}
+	if field, _ := hex.DecodeString(goldenDowngradeField); !bytes.Contains(blob.Bytes(), field) {
+		t.Errorf("no %s in the state %x", goldenDowngradeField, blob.Bytes())
 	}
 	d := newDecoder()
 	if err := d.readState(blob.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	if in := d.lessor.info(5, false); in.GrantedTTL != 60 || !d.alarms.has(pb.AlarmType_NOSPACE) || len(d.cluster.list()) != 1 ||
-		len(d.cluster.removedIDs()) != 1 || d.cluster.clusterVersion() != "3.7.0" || len(d.ap.k.graves) != 1 {
+		len(d.cluster.removedIDs()) != 1 || d.cluster.clusterVersion() != "3.7.0" || d.cluster.downgradeTarget() != "3.6.0" || len(d.ap.k.graves) != 1 {
 		t.Fatalf("read back %+v", d)
 	}
 	for n := range blob.Len() {
@@ -115,7 +123,7 @@ func FuzzDecoders(f *testing.F) {
 		_, _, _ = decodeGrave(b)
 		_ = new(meta).decode(b)
 		_ = newDecoder().readState(b)
-		_, _ = decodeConfChange(b)
+		_, _ = DecodeConfChange(b)
 		if rev, user, rest, err := splitAs(b); err == nil {
 			again := append(AppendAs(nil, auth.Identity{User: string(user), Revision: rev}), rest...)
 			if r2, u2, o2, err := splitAs(again[1:]); err != nil || r2 != rev || !bytes.Equal(u2, user) || !bytes.Equal(o2, rest) {

@@ -51,7 +51,7 @@ func TestCheckpointInsideReclaim(t *testing.T) {
 			t.Fatal(err)
 		}
 		checks++
-		crashed := &rig{t: t, id: 9, fs: r.fs.Crash(disk.CrashChoice{Seed: uint64(checks), Fate: disk.DropAll}), log: r.log, index: r.index}
+		crashed := &rig{t: t, fs: r.fs.Crash(disk.CrashChoice{Seed: uint64(checks), Fate: disk.DropAll}), log: r.log, index: r.index}
 		crashed.open()
 		body, _, err := crashed.e.Range(&pb.RangeRequest{Key: []byte("gone"), RangeEnd: []byte("gonf"), CountOnly: true}, nil)
 		if err != nil || len(body) != 0 {

@@ -206,6 +206,7 @@ type rig struct {
 	member []*pb.Member
 	clock  func() int64
 	onRev  func(int64) // a snapshot was taken over
+	snaps  string      // directory for snapshots
 }
 
 func (r *rig) Publish(evs []Event, _ int64) { r.events = append(r.events, evs...) }
@@ -217,8 +218,7 @@ func (r *rig) Restored(rev int64) {
 func (r *rig) WantsPrev() bool { return r.prev }
 
 func newRig(t testing.TB, seed uint64) *rig {
-	r := &rig{t: t, fs: disk.NewMem(seed), log: map[uint64][]byte{}, index: 1, prev: true, id: 9,
-		member: []*pb.Member{{ID: 9, PeerURLs: []string{"http://a"}}}}
+	r := &rig{t: t, fs: disk.NewMem(seed), log: map[uint64][]byte{}, index: 1, prev: true, snaps: t.TempDir()}
 	r.open()
 	return r
 }
@@ -234,9 +234,12 @@ func (r *rig) open() {
 }
 
 func (r *rig) options() Options {
+	if r.id == 0 {
+		r.id, r.member = 9, []*pb.Member{{ID: 9, PeerURLs: []string{"http://a"}}}
+	}
 	return Options{ClusterID: 7, MemberID: r.id, Publisher: r, QuotaBytes: -1, Members: r.member, Now: r.clock,
 		Pages:   pagestore.Options{SegmentBytes: 64 << 10, PageBytes: 4 << 10, Inline: true},
-		OnFatal: r.fatal}
+		OnFatal: r.fatal, SnapshotDir: r.snaps}
 }
 
 // replay applies what the log has behind the checkpoint.

@@ -40,6 +40,8 @@ const (
 	OpRoleDelete         OpKind = 22 // etcdserverpb.AuthRoleDeleteRequest
 	OpRoleGrant          OpKind = 23 // etcdserverpb.AuthRoleGrantPermissionRequest
 	OpRoleRevoke         OpKind = 24 // etcdserverpb.AuthRoleRevokePermissionRequest
+
+	OpDowngrade OpKind = 32 // text: the version to which the cluster is to be downgraded; empty to call it off
 )
 
 var errShortOp = errors.New("engine: operation without a kind")

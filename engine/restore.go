@@ -24,7 +24,7 @@ import (
 // both are open the memory holds two indexes.
 func (e *Engine) Restore(index, term uint64, confState []byte) error {
 	began := time.Now()
-	in := e.snapshots.staged(index, term)
+	in := e.transfers.staged(index, term)
 	if in == nil {
 		return fmt.Errorf("engine: no snapshot of index %d and term %d is staged", index, term)
 	}
@@ -49,7 +49,7 @@ func (e *Engine) Restore(index, term uint64, confState []byte) error {
 	if e.opts.Publisher != nil {
 		e.opts.Publisher.Restored(e.Revision())
 	}
-	s := e.snapshots
+	s := e.transfers
 	s.retired.Lock()
 	s.retired.keyspaces = append(s.retired.keyspaces, old)
 	s.retired.Unlock()
@@ -65,7 +65,7 @@ func (e *Engine) Restore(index, term uint64, confState []byte) error {
 // isSnapshot checks a state that was read against what consensus says of it.
 func (e *Engine) isSnapshot(index, term uint64, confState []byte) error {
 	if e.applied.Load() != index || e.term.Load() != term {
-		return fmt.Errorf("%w: index %d, term %d instead of %d, %d", errSnapshotOther, e.applied.Load(), e.term.Load(), index, term)
+		return fmt.Errorf("%w: index %d, term %d instead of %d, %d", errTransferOther, e.applied.Load(), e.term.Load(), index, term)
 	}
 	have, err := confIDs(e.cluster.confState())
 	if err != nil {
@@ -76,7 +76,7 @@ func (e *Engine) isSnapshot(index, term uint64, confState []byte) error {
 		return err
 	}
 	if !maps.Equal(have, want) {
-		return fmt.Errorf("%w: members %v instead of %v (true: learner)", errSnapshotOther, have, want)
+		return fmt.Errorf("%w: members %v instead of %v (true: learner)", errTransferOther, have, want)
 	}
 	return nil
 }

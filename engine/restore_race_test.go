@@ -120,16 +120,16 @@ func TestConcurrentRestore(t *testing.T) {
 
 // restoreNext is the follower's apply goroutine: it lives from snapshots alone.
 func restoreNext(t *testing.T, rnd *rand.Rand, lead, to *Engine) bool {
-	index, term, conf, ok := lead.Snapshot(to.AppliedIndex() + 1 + rnd.Uint64N(20))
+	index, term, conf, ok := lead.Transfers().Offer(to.AppliedIndex() + 1 + rnd.Uint64N(20))
 	if !ok {
 		time.Sleep(time.Millisecond)
 		return false
 	}
-	s := lead.Snapshots()
+	s := lead.Transfers()
 	defer s.Release(index, term)
 	manifest, err := s.Manifest(index, term)
 	if err == nil {
-		err = to.Snapshots().Stage(context.Background(), index, term, manifest, func(blob uint32, p []byte, off int64) (int, error) {
+		err = to.Transfers().Stage(context.Background(), index, term, manifest, func(blob uint32, p []byte, off int64) (int, error) {
 			return s.ReadAt(index, term, blob, p, off)
 		})
 	}

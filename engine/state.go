@@ -39,6 +39,7 @@ const (
 	fieldAuth           = 22 // uvarint 1 if enabled, uvarint revision of the auth store
 	fieldUser           = 23 // authpb.User
 	fieldRole           = 24 // authpb.Role
+	fieldDowngrade      = 26 // text: version to which a downgrade is under way
 	fieldEnd            = 31
 )
 
@@ -130,6 +131,7 @@ type stateSnapshot struct {
 	members        []*pb.Member
 	removed        []uint64
 	clusterVersion string
+	downgrade      string
 	graves         []gravePlace
 	auth           auth.State
 }
@@ -151,6 +153,9 @@ func (s *stateSnapshot) writeTo(w io.Writer) error {
 		out = appendField(out, fieldRemovedMember, uvarints(id))
 	}
 	out = appendField(out, fieldClusterVersion, []byte(s.clusterVersion))
+	if s.downgrade != "" {
+		out = appendField(out, fieldDowngrade, []byte(s.downgrade))
+	}
 	var places []byte
 	for _, p := range s.graves {
 		places = binary.AppendUvarint(places, uint64(p.ref))
@@ -239,6 +244,8 @@ func (e *Engine) readState(b []byte) error {
 			e.cluster.restoreRemoved(u.next())
 		case fieldClusterVersion:
 			e.cluster.setVersion(string(p))
+		case fieldDowngrade:
+			e.cluster.setDowngrade(string(p))
 		case fieldGraves:
 			for len(u.p) > 0 && u.err == nil {
 				ref := pagestore.Ref(u.next())

@@ -40,8 +40,9 @@ const (
 )
 
 // defaultChunkBytes is how much is asked of the peer at once, and written at once:
-// what a broken connection costs at most, besides the part of a page.
-const defaultChunkBytes = 1 << 20
+// what a broken connection costs at most, besides the part of a page. The
+// transport splits it into several requests under way at a time.
+const defaultChunkBytes = 4 << 20
 
 // spareBytes is what must stay free on the disk when everything is received, and
 // a sixteenth of that on top: the store and the log go on to grow meanwhile.

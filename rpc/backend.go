@@ -86,6 +86,8 @@ type Upkeep interface {
 	Defragment(ctx context.Context) error
 	StorageVersion() string
 	ClusterVersion() string
+	// Downgrade is the version to which one is under way, "" for none.
+	Downgrade() (target string)
 }
 
 // Clock is the time source; the zero value is the wall clock.

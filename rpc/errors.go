@@ -53,6 +53,9 @@ var (
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")
 
+	errTransferTimeout = newStatus(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
+	errSnapshotStalled = newStatus(codes.Unavailable, "etcdserver: snapshot client reads too slowly")
+
 	errStreamSort    = newStatus(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	errStreamFilters = newStatus(codes.Unimplemented, "RangeStream does not support revision filters")
 
@@ -98,6 +101,7 @@ var table = makeTable(map[codes.Code][]string{
 	codes.ResourceExhausted: {
 		"etcdserver: mvcc: database space exceeded",
 		"etcdserver: too many requests",
+		"etcdserver: no space for a snapshot", // ours
 	},
 	codes.NotFound: {
 		"etcdserver: requested lease not found",

@@ -20,6 +20,7 @@ import (
 	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
+	"quire/rpc/membership"
 	"quire/rpc/token"
 	"quire/wal"
 	"quire/watchfanout"
@@ -40,13 +41,15 @@ type member struct {
 	cid  uint64
 	dirs []*disk.Dir // store, log
 
-	engine *engine.Engine
-	hub    *watchfanout.Hub
-	tokens token.Provider
-	node   atomic.Pointer[raft.Node]
-	rpc    *rpc.Server
-	watch  *walMetrics
-	timing *storeMetrics
+	engine     *engine.Engine
+	hub        *watchfanout.Hub
+	tokens     token.Provider
+	node       atomic.Pointer[raft.Node]
+	rpc        *rpc.Server
+	see        observation
+	membership *membership.Service
+	watch      *walMetrics
+	timing     *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -57,7 +60,10 @@ type member struct {
 const (
 	storeDir = "store"
 	logDir   = "wal"
+	tempDir  = "tmp" // files of snapshots being sent
 )
+
+func (c *Config) tempPath() string { return filepath.Join(c.DataDir, tempDir) }
 
 func (c *Config) storePath() string { return filepath.Join(c.DataDir, storeDir) }
 
@@ -70,15 +76,15 @@ func (c *Config) logPath() string {
 
 // openMember recovers the data and starts the consensus member. Nothing listens
 // yet.
-func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
-	m = &member{cfg: c, log: log, fatal: make(chan error, 1)}
+func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observation) (m *member, err error) {
+	m = &member{cfg: c, log: log, see: see, fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			m.close(context.Background())
 		}
 	}()
 	if _, err := os.Stat(filepath.Join(c.DataDir, "member", "snap", "db")); err == nil {
-		return m, fmt.Errorf("data directory %s holds the data of an etcd member, which quire does not read", c.DataDir)
+		return m, fmt.Errorf("data directory %s holds the data of an etcd member; take it over into another directory with quire import", c.DataDir)
 	}
 	for _, path := range []string{c.storePath(), c.logPath()} {
 		dir, err := disk.OpenDir(path, disk.Options{NoSync: c.UnsafeNoFsync})
@@ -116,6 +122,14 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
 	}
 	m.engine.Start()
+	if err := m.maybeDefragment(context.Background()); err != nil {
+		return m, err
+	}
+	m.membership = membership.New(membership.Config{
+		Self: m.id, Consensus: m.node.Load(), State: m.engine,
+		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
+		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
+	})
 	m.rpc, err = rpc.New(m.rpcConfig(reg))
 	return m, err
 }
@@ -172,6 +186,7 @@ func (m *member) engineOptions() engine.Options {
 		CheckpointEntries: m.cfg.SnapshotCount,
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
+		SnapshotDir:       m.cfg.tempPath(),
 		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
 		AuthListener:      (*authListener)(m),
@@ -191,7 +206,7 @@ func (c *Config) bootMembers() ([]*pb.Member, error) {
 	}
 	var ms []*pb.Member
 	for name, us := range urls {
-		ms = append(ms, &pb.Member{ID: memberID(us.strings(), c.ClusterToken), Name: name, PeerURLs: us.strings()})
+		ms = append(ms, &pb.Member{ID: membership.ID(us.strings(), c.ClusterToken, time.Time{}), Name: name, PeerURLs: us.strings()})
 	}
 	return ms, nil
 }
@@ -207,7 +222,10 @@ func (c *Config) minLeaseTTL() int64 {
 func (m *member) openRaft() error {
 	e := m.engine
 	mode := raft.RefuseNewLog
-	if e.AppliedIndex() == 0 && m.cfg.ClusterState == clusterStateNew {
+	// A store with members to which no entry was applied is new, restored or
+	// imported: its log begins with it. As in etcd, --initial-cluster-state does not
+	// count for a data directory that is there.
+	if e.AppliedIndex() == 0 && len(e.Members()) > 0 {
 		mode = raft.BootstrapNewLog
 	}
 	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
@@ -242,22 +260,27 @@ func (m *member) openRaft() error {
 
 func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	c, n, e := m.cfg, m.node.Load(), m.engine
-	return rpc.Config{
+	rc := rpc.Config{
 		ClusterID: m.cid, MemberID: m.id, Version: apiVersion,
 		MaxRequestBytes: int(c.MaxRequestBytes), MaxTxnOps: int(c.MaxTxnOps), MaxConcurrentStreams: c.MaxStreams,
 		ElectionTimeout: c.electionTimeout(), SlowRequest: c.WarnUnary,
 		KeepAlive:        rpc.KeepAlive{MinTime: c.KeepAliveMinTime, Interval: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout},
 		ExtensiveMetrics: c.Metrics == "extensive",
-		Pprof:            c.EnablePprof,
-		Gateway:          c.EnableGateway,
-		Logger:           m.log, Registry: reg,
+		Pprof:            c.EnablePprof || c.debugging(), Traces: c.debugging(),
+		StopServingOnDefrag: c.Features.Enabled(gateStopOnDefrag),
+		Gateway:             c.EnableGateway,
+		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
-		Auth: e.Auth(), Tokens: m.tokens, Rights: e, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
-		OpenRange:  func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
-		OpenWatch:  rpc.OpenHubWatch(m.hub),
-		MoveLeader: n.TransferLeadership,
+		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
+		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
+		OpenWatch:    rpc.OpenHubWatch(m.hub),
+		MoveLeader:   n.TransferLeadership,
+		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
+		Membership:   m.membership,
 	}
+	m.see.fill(&rc, c)
+	return rc
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {
@@ -308,11 +331,20 @@ const readyPoll = 2 * time.Millisecond
 // awaitReady returns when the member has a leader, has applied an entry of its
 // term and has published its name and client URLs.
 func (m *member) awaitReady(ctx context.Context) error {
+	if err := m.awaitApplied(ctx); err != nil {
+		return err
+	}
+	return m.publish(ctx)
+}
+
+// awaitApplied returns when the member has a leader and has applied an entry of
+// its term, and with it everything before.
+func (m *member) awaitApplied(ctx context.Context) error {
 	t := time.NewTicker(readyPoll)
 	defer t.Stop()
 	for {
 		if s := m.node.Load().Status(); s.Lead != 0 && m.engine.Term() == uint64(s.Term) {
-			break
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -323,7 +355,6 @@ func (m *member) awaitReady(ctx context.Context) error {
 		case <-t.C:
 		}
 	}
-	return m.publish(ctx)
 }
 
 // publish makes this member's name and client URLs known, and the version of a

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"quire/engine"
+	"quire/raft"
 	"quire/watchfanout"
 )
 
@@ -102,6 +103,13 @@ func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interfac
 			zap.Uint64("index", index), zap.Int("bytes", len(data)))
 	}
 }
+
+// Snapshot implements raft.Snapshotter; Restore is the engine's.
+func (s *stateMachine) Snapshot(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
+	return s.Transfers().Offer(atLeast)
+}
+
+var _ raft.Snapshotter = (*stateMachine)(nil)
 
 // LeaderChanged implements raft.StateMachine.
 func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {

@@ -43,6 +43,11 @@ func Create(path string) (*Writer, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
+	return create(path)
+}
+
+// create begins a database in an empty file.
+func create(path string) (*Writer, error) {
 	// The freelist is found by a scan, as in etcd's own files.
 	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true, NoGrowSync: true, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
 	if err != nil {
@@ -183,5 +188,8 @@ func (w *Writer) Abort() error {
 		errs = append(errs, w.db.Close())
 	}
 	w.tx, w.db = nil, nil
-	return errors.Join(append(errs, os.Remove(w.path))...)
+	if err := os.Remove(w.path); !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }

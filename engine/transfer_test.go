@@ -84,7 +84,7 @@ func (r *rig) follow(lead *rig, n int) {
 func offered(t testing.TB, lead *rig, atLeast uint64) (index, term uint64, conf []byte) {
 	t.Helper()
 	for range 3 {
-		if index, term, conf, ok := lead.e.Snapshot(atLeast); ok {
+		if index, term, conf, ok := lead.e.Transfers().Offer(atLeast); ok {
 			return index, term, conf
 		}
 		if err := lead.e.RunPending(); err != nil {
@@ -99,18 +99,18 @@ var errLine = errors.New("line broken")
 
 // stage moves an offered snapshot to the follower; before each read comes between.
 func stage(lead, to *rig, index, term uint64, between func() error) error {
-	s := lead.e.Snapshots()
+	s := lead.e.Transfers()
 	manifest, err := s.Manifest(index, term)
 	if err != nil {
 		return err
 	}
-	return to.e.Snapshots().Stage(context.Background(), index, term, manifest, func(blob uint32, p []byte, off int64) (int, error) {
+	return to.e.Transfers().Stage(context.Background(), index, term, manifest, func(blob uint32, p []byte, off int64) (int, error) {
 		if between != nil {
 			if err := between(); err != nil {
 				return 0, err
 			}
 		}
-		return lead.e.Snapshots().ReadAt(index, term, blob, p, off)
+		return lead.e.Transfers().ReadAt(index, term, blob, p, off)
 	})
 }
 
@@ -121,9 +121,7 @@ func takeSnapshot(t testing.TB, lead, to *rig, atLeast uint64) {
 	if err := stage(lead, to, index, term, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := lead.e.Snapshots().Release(index, term); err != nil {
-		t.Fatal(err)
-	}
+	lead.e.Transfers().Release(index, term)
 	if err := to.e.Restore(index, term, conf); err != nil {
 		t.Fatal(err)
 	}
@@ -206,9 +204,9 @@ func brokenTransfer(t *testing.T, rnd *rand.Rand, lead, to *rig, work func()) {
 			break
 		}
 		switch {
-		case errors.Is(err, ErrSnapshotGone): // the leader has restarted
+		case errors.Is(err, ErrTransferGone): // the leader has restarted
 			index, term, conf = offered(t, lead, atLeast)
-		case errors.Is(err, ErrSnapshotBusy): // two were never taken over
+		case errors.Is(err, ErrTransferBusy): // two were never taken over
 			to.follow(lead, 1000)
 			return
 		case !errors.Is(err, errLine):
@@ -218,7 +216,7 @@ func brokenTransfer(t *testing.T, rnd *rand.Rand, lead, to *rig, work func()) {
 			to.crash()
 		}
 	}
-	_ = lead.e.Snapshots().Release(index, term)
+	lead.e.Transfers().Release(index, term)
 	if rnd.IntN(4) == 0 {
 		return // it is never taken over
 	}
@@ -395,7 +393,7 @@ func TestRestoreDamage(t *testing.T) {
 			t.Fatalf("%s damaged: another state, after %v", f.Name, err)
 		}
 		index = 0
-		if i, _, _, ok := lead.e.Snapshot(20); ok {
+		if i, _, _, ok := lead.e.Transfers().Offer(20); ok {
 			index = i
 		}
 		_ = to.e.Abandon()
@@ -423,12 +421,12 @@ func TestOffers(t *testing.T) {
 	put := func() {
 		lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100)}))
 	}
-	s := lead.e.Snapshots()
+	s := lead.e.Transfers()
 	reads := func(index uint64) error {
 		_, err := s.ReadAt(index, 1, 0, make([]byte, 10), 0)
 		return err
 	}
-	if _, _, _, ok := lead.e.Snapshot(0); ok {
+	if _, _, _, ok := lead.e.Transfers().Offer(0); ok {
 		t.Fatal("offers an empty store")
 	}
 	var all []uint64
@@ -437,7 +435,7 @@ func TestOffers(t *testing.T) {
 		index, _, _ := offered(t, lead, lead.index)
 		all = append(all, index)
 	}
-	if err := reads(all[0]); !errors.Is(err, ErrSnapshotGone) {
+	if err := reads(all[0]); !errors.Is(err, ErrTransferGone) {
 		t.Fatalf("one offer too many: %v", err)
 	}
 	for _, i := range all[1:] {
@@ -445,17 +443,21 @@ func TestOffers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Named twice, released twice.
+	// Named twice: held until both have come for it and let go.
 	newest := all[maxOffers]
-	if i, _, _, ok := lead.e.Snapshot(newest); !ok || i != newest {
+	if i, _, _, ok := s.Offer(newest); !ok || i != newest {
 		t.Fatal(i, ok)
 	}
-	_ = s.Release(newest, 1)
-	if err := reads(newest); err != nil {
-		t.Fatal(err)
+	for i := range 2 {
+		if err := reads(newest); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Manifest(newest, 1); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		s.Release(newest, 1)
 	}
-	_ = s.Release(newest, 1)
-	if err := reads(newest); !errors.Is(err, ErrSnapshotGone) {
+	if err := reads(newest); !errors.Is(err, ErrTransferGone) {
 		t.Fatal(err)
 	}
 	// Nobody reads from all[1]; all[2] is read from.
@@ -465,20 +467,20 @@ func TestOffers(t *testing.T) {
 	}
 	now += int64(offerIdle)/2 + 1
 	s.tidy()
-	if err := reads(all[1]); !errors.Is(err, ErrSnapshotGone) {
+	if err := reads(all[1]); !errors.Is(err, ErrTransferGone) {
 		t.Fatal(err)
 	}
 	if err := reads(all[2]); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Manifest(all[1], 1); !errors.Is(err, ErrSnapshotGone) {
+	if _, err := s.Manifest(all[1], 1); !errors.Is(err, ErrTransferGone) {
 		t.Fatal(err)
 	}
 	// The newest checkpoint does for an older index, not for a later one.
-	if i, _, _, ok := lead.e.Snapshot(3); !ok || i != newest {
+	if i, _, _, ok := lead.e.Transfers().Offer(3); !ok || i != newest {
 		t.Fatal(i, ok)
 	}
-	if _, _, _, ok := lead.e.Snapshot(newest + 1); ok {
+	if _, _, _, ok := lead.e.Transfers().Offer(newest + 1); ok {
 		t.Fatal("offers what is not there")
 	}
 }
@@ -495,23 +497,23 @@ func TestStageRefuses(t *testing.T) {
 	}
 	put(5)
 	index, term, conf := offered(t, lead, lead.index)
-	manifest, err := lead.e.Snapshots().Manifest(index, term)
+	manifest, err := lead.e.Transfers().Manifest(index, term)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := to.e.Snapshots()
+	s := to.e.Transfers()
 	ctx := context.Background()
-	if err := s.Stage(ctx, index+1, term, manifest, never); !errors.Is(err, errSnapshotOther) {
+	if err := s.Stage(ctx, index+1, term, manifest, never); !errors.Is(err, errTransferOther) {
 		t.Fatal(err)
 	}
-	if err := s.Stage(ctx, index, term+1, manifest, never); !errors.Is(err, errSnapshotOther) {
+	if err := s.Stage(ctx, index, term+1, manifest, never); !errors.Is(err, errTransferOther) {
 		t.Fatal(err)
 	}
 	if err := s.Stage(ctx, index, term, manifest[:len(manifest)-1], never); err == nil {
 		t.Fatal("a cut manifest")
 	}
 	to.e.opts.ClusterID = 8
-	if err := s.Stage(ctx, index, term, manifest, never); !errors.Is(err, errSnapshotOther) || !strings.Contains(err.Error(), "cluster 7") {
+	if err := s.Stage(ctx, index, term, manifest, never); !errors.Is(err, errTransferOther) || !strings.Contains(err.Error(), "cluster 7") {
 		t.Fatal(err)
 	}
 	to.e.opts.ClusterID = 7
@@ -530,12 +532,12 @@ func TestStageRefuses(t *testing.T) {
 	if err := stage(lead, to, second, term, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stage(ctx, index, term, manifest, never); !errors.Is(err, ErrSnapshotSuperseded) {
+	if err := s.Stage(ctx, index, term, manifest, never); !errors.Is(err, ErrTransferSuperseded) {
 		t.Fatal(err)
 	}
 	put(1)
 	third, _, _ := offered(t, lead, lead.index)
-	if err := stage(lead, to, third, term, nil); !errors.Is(err, ErrSnapshotBusy) {
+	if err := stage(lead, to, third, term, nil); !errors.Is(err, ErrTransferBusy) {
 		t.Fatal(err)
 	}
 	// Both are taken over, one after the other.
@@ -551,7 +553,7 @@ func TestStageRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another membership than consensus has.
-	if err := to.e.Restore(third, term, conf[:2]); !errors.Is(err, errSnapshotOther) {
+	if err := to.e.Restore(third, term, conf[:2]); !errors.Is(err, errTransferOther) {
 		t.Fatal(err)
 	}
 	// The log overtakes one that waits.
@@ -560,7 +562,7 @@ func TestStageRefuses(t *testing.T) {
 	}
 	to.index = second
 	to.follow(lead, 100)
-	to.e.Snapshots().tidy()
+	to.e.Transfers().tidy()
 	onlyCurrent(t, to.fs)
 }
 
@@ -589,8 +591,8 @@ func TestNewestStageWins(t *testing.T) {
 	hang := make(chan error, 1)
 	release := make(chan bool)
 	go func() {
-		s := to.e.Snapshots()
-		manifest, err := lead.e.Snapshots().Manifest(index[0], 1)
+		s := to.e.Transfers()
+		manifest, err := lead.e.Transfers().Manifest(index[0], 1)
 		if err == nil {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
@@ -609,7 +611,7 @@ func TestNewestStageWins(t *testing.T) {
 	if err := stage(lead, to, index[1], 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-hang; !errors.Is(err, ErrSnapshotSuperseded) {
+	if err := <-hang; !errors.Is(err, ErrTransferSuperseded) {
 		t.Fatal(err)
 	}
 }
@@ -666,13 +668,13 @@ func TestRestoreKeepsReaders(t *testing.T) {
 	if n != 200 {
 		t.Fatalf("%d keys in the old store", n)
 	}
-	to.e.Snapshots().tidy()
-	if len(to.e.snapshots.retired.keyspaces) != 1 {
+	to.e.Transfers().tidy()
+	if len(to.e.transfers.retired.keyspaces) != 1 {
 		t.Fatal("closed under a reader")
 	}
 	pin.Release()
-	to.e.Snapshots().tidy()
-	if len(to.e.snapshots.retired.keyspaces) != 0 {
+	to.e.Transfers().tidy()
+	if len(to.e.transfers.retired.keyspaces) != 0 {
 		t.Fatal("not closed")
 	}
 	if infos, err := to.fs.List(""); err != nil || len(infos) != 1 {
@@ -687,7 +689,7 @@ func TestRestoreTakesEverything(t *testing.T) {
 		"opts": "this member's own", "log": "this member's own", "present": "taken", "lessor": "taken", "alarms": "taken",
 		"cluster": "taken", "applied": "taken", "term": "taken", "writer": "a lock", "ap": "position and keyspace taken, the rest is scratch",
 		"auth": "taken", "compactor": "the compact revision taken", "checkpoint": "this member's own", "leader": "a follower leads nothing",
-		"home": "this member's own", "snapshots": "this member's own", "wg": "goroutines", "ctx": "goroutines", "cancel": "goroutines",
+		"home": "this member's own", "transfers": "this member's own", "snapshots": "this member's own", "wg": "goroutines", "ctx": "goroutines", "cancel": "goroutines",
 		"fatal": "this member's own",
 	}
 	typ := reflect.TypeFor[Engine]()
@@ -720,7 +722,7 @@ func TestRestoreReplacesState(t *testing.T) {
 		kind, node uint64
 		m          *pb.Member
 	}{{confRemove, 10, nil}, {confAddLearner, 11, &pb.Member{PeerURLs: []string{"http://n"}}}} {
-		cc, err := EncodeConfChange(c.kind, c.node, c.m)
+		cc, err := EncodeConfChange(ConfChange{Kind: c.kind, Node: c.node, Member: c.m})
 		if err != nil {
 			t.Fatal(err)
 		}
