@@ -111,6 +111,16 @@ func (l *lessor) restore(id, ttl, remaining int64) {
 	}
 }
 
+// replace takes over the leases of another lessor, which is not used any more.
+// Their clocks stand still until this member leads.
+func (l *lessor) replace(other *lessor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.byID, l.mu.slots, l.mu.free, l.mu.attached = other.mu.byID, other.mu.slots, other.mu.free, other.mu.attached
+	l.mu.expiry = leaseHeap{l: l}
+	l.mu.primary = false
+}
+
 // exists reports whether the lease is known.
 func (l *lessor) exists(id int64) bool {
 	l.mu.RLock()
@@ -199,7 +209,7 @@ func (l *lessor) remove(id int64) {
 	}
 	le := &l.mu.slots[s]
 	if f := l.mu.frozen; f != nil && le.granted <= f.index {
-		f.removed = append(f.removed, savedLease{id: le.id, ttl: le.ttl, remaining: l.remainingLocked(le)})
+		f.removed = append(f.removed, f.saved(le))
 	}
 	for _, k := range le.keys {
 		delete(l.mu.attached, k)
@@ -386,8 +396,8 @@ func (l *lessor) due(from uint32, max int, longest time.Duration) (cps []savedLe
 	return cps, s
 }
 
-// remainingLocked is what a checkpoint records: seconds left, rounded up, at
-// least 1, and 0 for "the full TTL".
+// remainingLocked is what this member knows of the time left: seconds, rounded
+// up, at least 1, and 0 for "the full TTL".
 func (l *lessor) remainingLocked(le *lease) int64 {
 	if le.deadline == forever {
 		return le.remaining

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	pb "quire/api/etcdserverpb"
 )
 
 // clock is a lessor's clock that the test moves.
@@ -210,5 +212,38 @@ func TestManyLeases(t *testing.T) {
 	}
 	if seen != n {
 		t.Fatalf("%d of %d leases expired", seen, n)
+	}
+}
+
+// TestCheckpointedLeaseNeverEndsEarly: a renewal is not in the log, so a
+// checkpoint before it must not say how much time was left then.
+func TestCheckpointedLeaseNeverEndsEarly(t *testing.T) {
+	c := new(clock)
+	lead, to := twoRigs(t, 1)
+	for _, r := range []*rig{lead, to} {
+		r.clock = c.now
+		r.crash()
+	}
+	lead.apply(op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 60}))
+	lead.e.LeaderChanged(9, 1, true)
+	c.advance(20 * time.Second)
+	index, term, conf := offered(t, lead, lead.index)
+	renewed := c.now()
+	if _, err := lead.e.LeaseRenew(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := stage(lead, to, index, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.e.Restore(index, term, conf); err != nil {
+		t.Fatal(err)
+	}
+	lead.crash()
+	for _, r := range []*rig{lead, to} {
+		r.e.LeaderChanged(r.id, 1, true)
+		in, err := r.e.LeaseTimeToLive(1, false)
+		if ends := c.now() + in.TTL*int64(time.Second); err != nil || ends < renewed+60*int64(time.Second) {
+			t.Errorf("member %d: %+v, %v", r.id, in, err)
+		}
 	}
 }

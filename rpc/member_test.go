@@ -107,6 +107,8 @@ func (m *realMember) Publish(events []engine.Event, rev int64) {
 }
 
 // WantsPrev implements engine.Publisher.
+func (m *realMember) Restored(rev int64) { m.hub.Restored(rev) }
+
 func (m *realMember) WantsPrev() bool { return m.ready.Load() && m.hub.WantsPrev() }
 
 type realHistory struct{ e *engine.Engine }

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"quire/engine"
+	"quire/raft"
 	"quire/watchfanout"
 )
 
@@ -22,6 +23,13 @@ func (p *publisher) Publish(events []engine.Event, rev int64) {
 	p.events = appendEvents(p.events[:0], events)
 	p.hub.Publish(p.events, rev)
 	clear(p.events)
+}
+
+// Restored implements engine.Publisher.
+func (p *publisher) Restored(rev int64) {
+	if p.hub != nil {
+		p.hub.Restored(rev)
+	}
 }
 
 // WantsPrev implements engine.Publisher.
@@ -88,6 +96,13 @@ func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interfac
 			zap.Uint64("index", index), zap.Int("bytes", len(data)))
 	}
 }
+
+// Snapshot implements raft.Snapshotter; Restore is the engine's.
+func (s *stateMachine) Snapshot(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
+	return s.Transfers().Offer(atLeast)
+}
+
+var _ raft.Snapshotter = (*stateMachine)(nil)
 
 // LeaderChanged implements raft.StateMachine.
 func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {
