@@ -13,6 +13,7 @@ import (
 
 	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -316,6 +317,18 @@ func (n *Node) Step(m *raftpb.Message) error {
 	err := n.mu.c.stepMessage(m)
 	n.exit(true)
 	return err
+}
+
+// StepAll takes messages from a peer, in order, as one step: what they append
+// is one write. Messages that cannot be taken are dropped, as a network may.
+func (n *Node) StepAll(ms []*raftpb.Message) {
+	n.mu.Lock()
+	for _, m := range ms {
+		if err := n.mu.c.stepMessage(m); err != nil {
+			n.cfg.Logger.Debug("a message from a peer was not taken", zap.Stringer("type", m.GetType()), zap.Error(err))
+		}
+	}
+	n.exit(true)
 }
 
 // ReportUnreachable tells that the last message to a peer was not delivered.
