@@ -383,6 +383,25 @@ func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 	c.rn.TransferLeader(to)
 	c.drain()
 	n.exit(true)
+	return n.awaitLeader(ctx, to, changed)
+}
+
+// HandOver is TransferLeadership to the peer that is best prepared. A member
+// that does not lead, or has nobody to hand over to, returns at once.
+func (n *Node) HandOver(ctx context.Context) error {
+	n.mu.Lock()
+	changed := n.LeaderNotify()
+	to := n.mu.c.transferAway()
+	n.exit(true)
+	if to == 0 {
+		return nil
+	}
+	return n.awaitLeader(ctx, to, changed)
+}
+
+// awaitLeader waits until to leads; that somebody else does is an error.
+// changed is the channel of the change to come.
+func (n *Node) awaitLeader(ctx context.Context, to uint64, changed <-chan struct{}) error {
 	for {
 		if lead := n.pub.lead.Load(); lead == to {
 			return nil

@@ -97,7 +97,7 @@ func (f *flagSet) addMember() {
 	f.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "set SO_REUSEADDR on listeners")
 	f.Var(featureGates{&c.FeatureGates}, "feature-gates", "etcd's feature gates, Name=true|false,...")
 	f.effects["feature-gates"] = none
-	f.nothing("initial-election-tick-advance", true, "fast-forward the first election")
+	f.BoolVar(&c.ElectionTickAdvance, "initial-election-tick-advance", true, "wait only one heartbeat for a leader at the start")
 	f.nothing("max-snapshots", uint(5), "snapshot files to keep")
 	f.nothing("max-wals", uint(5), "log files to keep")
 	f.nothing("memory-mlock", false, "lock the data in memory")
@@ -105,8 +105,8 @@ func (f *flagSet) addMember() {
 	f.nothing("backend-batch-interval", time.Duration(0), "of etcd's storage engine")
 	f.nothing("backend-batch-limit", 0, "of etcd's storage engine")
 	f.nothing("enable-grpc-gateway", true, "serve the JSON gateway")
-	f.nothing("raft-read-timeout", 5*time.Second, "read timeout of a peer connection")
-	f.nothing("raft-write-timeout", 5*time.Second, "write timeout of a peer connection")
+	f.DurationVar(&c.RaftReadTimeout, "raft-read-timeout", 5*time.Second, "silence after which a peer connection is given up")
+	f.DurationVar(&c.RaftWriteTimeout, "raft-write-timeout", 5*time.Second, "time that a write to a peer may take")
 	f.StringVar(&c.ConfigFile, "config-file", "", "YAML file with all settings; other flags and the environment are then ignored")
 	f.BoolVar(&c.ShowVersion, "version", false, "print the version and exit")
 }

@@ -28,20 +28,3 @@ func clusterID(members []uint64) uint64 {
 	sum := sha1.Sum(b)
 	return binary.BigEndian.Uint64(sum[:8])
 }
-
-// identity returns the IDs that the bootstrap flags give this member.
-func (c *Config) identity() (member, cluster uint64, err error) {
-	members, err := parseCluster(c.InitialCluster)
-	if err != nil {
-		return 0, 0, err
-	}
-	var ids []uint64
-	for name, urls := range members {
-		id := memberID(urls.strings(), c.ClusterToken)
-		ids = append(ids, id)
-		if name == c.Name {
-			member = id
-		}
-	}
-	return member, clusterID(ids), nil
-}

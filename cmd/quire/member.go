@@ -17,6 +17,7 @@ import (
 	"quire/engine"
 	"quire/pagestore"
 	"quire/raft"
+	"quire/raft/peer"
 	"quire/rpc"
 	"quire/wal"
 	"quire/watchfanout"
@@ -26,8 +27,8 @@ import (
 // seams filled in here:
 //
 //	log directory ── wal ── raft ── engine ── store directory
-//	                         │        │
-//	                        rpc ──── hub
+//	      peers ── transport ┘ │        │
+//	                          rpc ──── hub
 //
 // Opened bottom up, closed top down.
 type member struct {
@@ -37,12 +38,15 @@ type member struct {
 	cid  uint64
 	dirs []*disk.Dir // store, log
 
-	engine *engine.Engine
-	hub    *watchfanout.Hub
-	node   atomic.Pointer[raft.Node]
-	rpc    *rpc.Server
-	watch  *walMetrics
-	timing *storeMetrics
+	remotes []*pb.Member // of a cluster that this member joins
+
+	engine    *engine.Engine
+	hub       *watchfanout.Hub
+	node      atomic.Pointer[raft.Node]
+	transport *peer.Transport
+	rpc       *rpc.Server
+	watch     *walMetrics
+	timing    *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -64,9 +68,9 @@ func (c *Config) logPath() string {
 	return filepath.Join(c.DataDir, logDir)
 }
 
-// openMember recovers the data and starts the consensus member. Nothing listens
-// yet.
-func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
+// openMember recovers the data and starts the consensus member, which from then
+// on dials its peers. Nothing listens yet. ctx ends a bootstrap.
+func openMember(ctx context.Context, c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
 	m = &member{cfg: c, log: log, fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -89,7 +93,7 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 	if m.timing, err = newStoreMetrics(reg); err != nil {
 		return m, err
 	}
-	if err := m.openEngine(); err != nil {
+	if err := m.openEngine(ctx); err != nil {
 		return m, err
 	}
 	m.hub = watchfanout.NewHub(history{m.engine}, watchfanout.Options{
@@ -101,19 +105,23 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 	if err := m.registerParts(reg); err != nil {
 		return m, err
 	}
+	if err := m.openTransport(); err != nil {
+		return m, err
+	}
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}
+	m.syncPeers()
 	m.engine.Start()
 	m.rpc, err = rpc.New(m.rpcConfig(reg))
 	return m, err
 }
 
 // openEngine opens the store with the identity that it has. A fresh one gets the
-// identity that the bootstrap flags give, and keeps it: a first checkpoint
-// records it before anything else happens, so that other flags at a later start
-// change nothing, as in etcd.
-func (m *member) openEngine() (err error) {
+// identity that the bootstrap gives, and keeps it: a first checkpoint records it
+// before anything else happens, so that other flags at a later start change
+// nothing, as in etcd.
+func (m *member) openEngine(ctx context.Context) (err error) {
 	if m.engine, err = engine.Open(m.dirs[0], m.engineOptions()); err != nil {
 		return err
 	}
@@ -124,14 +132,13 @@ func (m *member) openEngine() (err error) {
 		return err
 	}
 	m.engine = nil
+	from, err := m.cfg.bootstrap(ctx, m.log, &remotePeers{})
+	if err != nil {
+		return err
+	}
 	opts := m.engineOptions()
-	if m.id, m.cid, err = m.cfg.identity(); err != nil {
-		return err
-	}
-	if opts.Members, err = m.cfg.bootMembers(); err != nil {
-		return err
-	}
-	opts.MemberID, opts.ClusterID = m.id, m.cid
+	m.id, m.cid, m.remotes = from.id, from.cid, from.remotes
+	opts.MemberID, opts.ClusterID, opts.Members = m.id, m.cid, from.founders
 	if m.engine, err = engine.Open(m.dirs[0], opts); err != nil {
 		return err
 	}
@@ -155,19 +162,6 @@ func (m *member) engineOptions() engine.Options {
 	}
 }
 
-// bootMembers is the membership that a new cluster starts with.
-func (c *Config) bootMembers() ([]*pb.Member, error) {
-	urls, err := parseCluster(c.InitialCluster)
-	if err != nil {
-		return nil, err
-	}
-	var ms []*pb.Member
-	for name, us := range urls {
-		ms = append(ms, &pb.Member{ID: memberID(us.strings(), c.ClusterToken), Name: name, PeerURLs: us.strings()})
-	}
-	return ms, nil
-}
-
 // minLeaseTTL is one and a half election timeouts in whole seconds, as in etcd:
 // a lease must outlive a change of leader.
 func (c *Config) minLeaseTTL() int64 {
@@ -179,7 +173,11 @@ func (c *Config) minLeaseTTL() int64 {
 func (m *member) openRaft() error {
 	e := m.engine
 	mode := raft.RefuseNewLog
-	if e.AppliedIndex() == 0 && m.cfg.ClusterState == clusterStateNew {
+	switch {
+	case e.AppliedIndex() > 0:
+	case len(e.Members()) == 0: // its first state comes from the leader
+		mode = raft.JoinNewLog
+	default:
 		mode = raft.BootstrapNewLog
 	}
 	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
@@ -196,8 +194,9 @@ func (m *member) openRaft() error {
 		ID: m.id, ClusterID: m.cid, NewLog: mode,
 		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
-		CatchupEntries: int(m.cfg.SnapshotCatchUp),
-		Logger:         m.log,
+		CatchupEntries: int(m.cfg.SnapshotCatchUp), AdvanceTicks: m.cfg.ElectionTickAdvance,
+		Transport: m.transport,
+		Logger:    m.log,
 	}, open, &stateMachine{Engine: e, m: m})
 	if err != nil {
 		return err
@@ -297,20 +296,40 @@ func (m *member) awaitReady(ctx context.Context) error {
 }
 
 // publish makes this member's name and client URLs known, and the version of a
-// new cluster.
+// new cluster. It goes on through changes of leader until that is done.
 func (m *member) publish(ctx context.Context) error {
 	self := &pb.Member{ID: m.id, Name: m.cfg.Name, ClientURLs: m.cfg.AdvertiseClientURLs.strings()}
 	body, err := self.MarshalVT()
 	if err != nil {
 		return err
 	}
-	if err := m.proposeAndWait(ctx, engine.AppendOp(nil, engine.OpMemberAttr, body)); err != nil {
+	if err := m.proposeUntil(ctx, engine.AppendOp(nil, engine.OpMemberAttr, body)); err != nil {
 		return fmt.Errorf("cannot publish this member: %w", err)
 	}
 	if m.engine.ClusterVersion() == "" {
-		return m.proposeAndWait(ctx, engine.AppendOp(nil, engine.OpClusterVersion, []byte(clusterVersion)))
+		return m.proposeUntil(ctx, engine.AppendOp(nil, engine.OpClusterVersion, []byte(clusterVersion)))
 	}
 	return nil
+}
+
+// proposeRetry is the pause after a proposal that came to nothing.
+const proposeRetry = 50 * time.Millisecond
+
+// proposeUntil proposes an operation, which may be applied twice, until it is
+// applied.
+func (m *member) proposeUntil(ctx context.Context, op []byte) error {
+	for {
+		err := m.proposeAndWait(ctx, op)
+		if err == nil || ctx.Err() != nil || len(m.fatal) > 0 || errors.Is(err, raft.ErrStopped) {
+			return err
+		}
+		m.log.Warn("failed to publish local member to cluster through raft", zap.String("local-member-id", hex(m.id)), zap.Error(err))
+		select {
+		case <-time.After(proposeRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 type opResult chan error
@@ -334,15 +353,36 @@ func (m *member) proposeAndWait(ctx context.Context, op []byte) error {
 	}
 }
 
+// handOverWait is how long a leader that stops waits for the next one.
+const handOverWait = 500 * time.Millisecond
+
+// handOver gives up leadership before anything is closed: the others have a
+// leader again within a round trip instead of an election timeout.
+func (m *member) handOver(ctx context.Context) {
+	n := m.node.Load()
+	if n == nil || len(m.fatal) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverWait)
+	defer cancel()
+	if err := n.HandOver(ctx); err != nil {
+		m.log.Warn("leadership transfer failed", zap.String("local-member-id", hex(m.id)), zap.Error(err))
+	}
+}
+
 // close stops the parts from the top down. An orderly stop ends with a
 // checkpoint, so that the next start replays nothing.
 func (m *member) close(ctx context.Context) error {
+	m.handOver(ctx)
 	var errs []error
 	if m.rpc != nil {
 		m.rpc.Close(ctx)
 	}
 	if n := m.node.Load(); n != nil {
 		errs = append(errs, n.Stop(ctx))
+	}
+	if m.transport != nil {
+		m.transport.Close()
 	}
 	if m.hub != nil {
 		m.hub.Close()

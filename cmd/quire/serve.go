@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"quire/raft/peer"
 	"quire/rpc"
 )
 
@@ -42,6 +43,8 @@ type server struct {
 	peers, clients, httpOnly, metrics *listeners
 	fronts                            []*rpc.Frontend
 	https                             []*http.Server
+	door                              *peer.Listener
+	peerHTTP                          *peerHTTP
 	failed                            chan error // a listener broke
 }
 
@@ -107,13 +110,14 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	if err := s.listen(); err != nil {
 		return err
 	}
-	if s.member, err = openMember(s.cfg, s.log, s.reg); err != nil {
-		return err
+	s.servePeers()
+	if done, err := s.openMember(signals); done || err != nil {
+		return s.outcome(err)
 	}
 	s.log.Info("starting etcd server", zap.String("local-member-id", fmt.Sprintf("%x", s.member.id)),
 		zap.String("cluster-id", fmt.Sprintf("%x", s.member.cid)), zap.String("local-server-version", apiVersion))
 	if done, err := s.awaitReady(signals); done || err != nil {
-		return err
+		return s.outcome(err)
 	}
 	s.serveAll()
 	stopCompactor := s.startCompactor()
@@ -127,10 +131,20 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 		return nil
 	case err := <-s.member.fatal:
 		s.member.die(err)
-		return err
+		return s.outcome(err)
 	case err := <-s.failed:
 		return err
 	}
+}
+
+// outcome makes the removal of this member from its cluster an orderly end.
+func (s *server) outcome(err error) error {
+	if !errors.Is(err, errMemberRemoved) {
+		return err
+	}
+	logRemoval(s.log)
+	<-s.member.fatal // so that the store is closed in order
+	return nil
 }
 
 // startCompactor starts auto-compaction; the returned function ends it.
@@ -220,10 +234,48 @@ func (s *server) serveAll() {
 		s.serveHTTP(s.metrics, lis, r.MetricsHandler())
 		s.log.Info("serving metrics", zap.String("address", lis.Addr().String()))
 	}
+}
+
+// servePeers serves the peer port from the very start: the others can ask
+// whether this member is one before it knows.
+func (s *server) servePeers() {
+	s.door, s.peerHTTP = peer.NewListener(s.log), &peerHTTP{log: s.log}
+	s.serveHTTP(s.peers, s.door.HTTP(), s.peerHTTP.handler())
 	for _, lis := range s.peers.open {
-		s.serveHTTP(s.peers, lis, http.NotFoundHandler())
+		s.start(s.peers, func() error { return s.door.Serve(lis) })
 		s.log.Info("serving peer traffic", zap.String("address", lis.Addr().String()))
 	}
+}
+
+// openMember opens the member and lets its peers in; done means that a signal
+// came first.
+func (s *server) openMember(signals <-chan os.Signal) (done bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	opened := make(chan error, 1)
+	go func() {
+		var err error
+		s.member, err = openMember(ctx, s.cfg, s.log, s.reg)
+		opened <- err
+	}()
+	select {
+	case err = <-opened:
+	case sig := <-signals:
+		s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
+		cancel()
+		done = true
+		err = <-opened
+	}
+	if err != nil {
+		s.member = nil // it has closed itself
+		if done {
+			err = nil
+		}
+		return done, err
+	}
+	s.peerHTTP.member.Store(s.member)
+	s.door.Attach(s.member.transport)
+	return done, nil
 }
 
 func (s *server) sayServing(traffic string, lis net.Listener) {
@@ -267,6 +319,9 @@ func (s *server) stop() error {
 	}
 	for _, h := range s.https {
 		_ = h.Close()
+	}
+	if s.door != nil {
+		s.door.Close()
 	}
 	if s.member == nil {
 		return nil

@@ -218,6 +218,20 @@ func (c *complaints) due(fault string) bool {
 	return true
 }
 
+// essence is what makes a fault the same as the last one: not the kind of the
+// connection, nor its port.
+func essence(err error) string {
+	var r *refusedError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &r):
+		return r.cause.Error()
+	case errors.As(err, &op):
+		return op.Op + " " + op.Err.Error()
+	}
+	return err.Error()
+}
+
 // forget makes the next fault news.
 func (c *complaints) forget() {
 	c.mu.Lock()
@@ -228,13 +242,11 @@ func (c *complaints) forget() {
 // complain logs why a peer could not be reached, in etcd's words.
 func (t *Transport) complain(p *peer, k kind, err error) {
 	var r *refusedError
-	fault, fields := err.Error(), []zap.Field{hexID("remote-peer-id", p.id), hexID("local-member-id", t.cfg.ID)}
-	if errors.As(err, &r) {
-		fault = r.cause.Error() // the same for every kind of connection
-	}
-	if !p.complaints.due(fault) {
+	errors.As(err, &r)
+	if !p.complaints.due(essence(err)) {
 		return
 	}
+	fields := []zap.Field{hexID("remote-peer-id", p.id), hexID("local-member-id", t.cfg.ID)}
 	switch {
 	case errors.Is(err, errIncompatible):
 		t.log.Warn("request sent was ignored by remote peer due to server version incompatibility",

@@ -17,6 +17,9 @@ const (
 	maxProtocol = 1
 )
 
+// Protocol names the versions of the peer protocol that this program speaks.
+func Protocol() string { return fmt.Sprintf("%d-%d", minProtocol, maxProtocol) }
+
 // kind is what a connection is for. Each has its own, so that what is urgent
 // does not queue behind what is big.
 type kind byte
