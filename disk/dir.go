@@ -244,11 +244,13 @@ func (d *Dir) create(name string, sizeBytes int64) (*dirFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.makeDir(filepath.Dir(abs)); err != nil {
-		return nil, err
-	}
 	flags := unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC
-	fd, err := retry(func() (int, error) { return unix.Open(abs, flags, filePerm) })
+	var fd int
+	err = d.withParent(abs, func() error {
+		var err error
+		fd, err = retry(func() (int, error) { return unix.Open(abs, flags, filePerm) })
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -267,6 +269,21 @@ func (d *Dir) create(name string, sizeBytes int64) (*dirFile, error) {
 	_ = f.Close()
 	_ = unix.Unlink(abs)
 	return nil, err
+}
+
+// withParent makes the parent directory of an absolute name and calls enter,
+// which enters the name there. A Remove that leaves the directory empty may take
+// it away in between.
+func (d *Dir) withParent(abs string, enter func() error) error {
+	for try := 0; ; try++ {
+		err := d.makeDir(filepath.Dir(abs))
+		if err == nil {
+			err = enter()
+		}
+		if !errors.Is(err, unix.ENOENT) || try == 2 {
+			return err
+		}
+	}
 }
 
 // fillZero writes zeroes, so that a later durable write need not change any
@@ -357,6 +374,25 @@ func (d *Dir) Rename(oldName, newName string) error {
 	return wrap("rename", oldName, 0, err)
 }
 
+// Link implements FS.
+func (d *Dir) Link(oldName, newName string) error {
+	from, err := d.abs(oldName)
+	if err != nil {
+		return wrap("link", oldName, 0, err)
+	}
+	to, err := d.abs(newName)
+	if err == nil {
+		// The old name is looked at first: ENOENT shall not mean the directory.
+		if _, err = os.Lstat(from); err == nil {
+			err = d.withParent(to, func() error { return unix.Link(from, to) })
+		}
+	}
+	if err == nil {
+		err = d.syncDir(filepath.Dir(to))
+	}
+	return wrap("link", newName, 0, err)
+}
+
 // Remove implements FS.
 func (d *Dir) Remove(name string) error {
 	abs, err := d.abs(name)
@@ -364,7 +400,11 @@ func (d *Dir) Remove(name string) error {
 		err = unix.Unlink(abs)
 	}
 	if err == nil {
-		err = d.syncDir(filepath.Dir(abs))
+		dir := filepath.Dir(abs)
+		for dir != d.root && unix.Rmdir(dir) == nil {
+			dir = filepath.Dir(dir)
+		}
+		err = d.syncDir(dir)
 	}
 	return wrap("remove", name, 0, err)
 }

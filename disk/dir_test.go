@@ -25,6 +25,8 @@ func openDir(t testing.TB, opts Options) *Dir {
 func TestFS(t *testing.T) {
 	t.Run("dir", func(t *testing.T) { testFS(t, openDir(t, Options{})) })
 	t.Run("mem", func(t *testing.T) { testFS(t, NewMem(1)) })
+	t.Run("sub", func(t *testing.T) { testFS(t, Sub(Sub(openDir(t, Options{}), "a/b"), "c")) })
+	t.Run("memsub", func(t *testing.T) { testFS(t, Sub(NewMem(1), "a")) })
 }
 
 func testFS(t *testing.T, fsys FS) {
@@ -78,6 +80,7 @@ func testFS(t *testing.T, fsys FS) {
 	if _, err := fsys.Open("sub/a", ReadOnly); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
+	testLink(t, fsys)
 	_, err = fsys.Create("sub/z", 5)
 	must(t, err)
 	list, err = fsys.List("sub")
@@ -94,6 +97,54 @@ func testFS(t *testing.T, fsys FS) {
 	must(t, direct.WriteAt(buf, Align))
 	if err := direct.WriteAt(buf[:100], 0); !errors.Is(err, ErrMisaligned) {
 		t.Fatal(err)
+	}
+}
+
+func testLink(t *testing.T, fsys FS) {
+	t.Helper()
+	f, err := fsys.Create("one/a", 0)
+	must(t, err)
+	must(t, f.WriteAt([]byte("shared"), 0))
+	must(t, fsys.Link("one/a", "two/b"))
+	if err := fsys.Link("one/a", "two/b"); !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	if err := fsys.Link("one/none", "two/c"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	must(t, fsys.Remove("one/a"))
+	g, err := fsys.Open("two/b", ReadOnly)
+	must(t, err)
+	var b [6]byte
+	if _, err := g.ReadAt(b[:], 0); err != nil || string(b[:]) != "shared" {
+		t.Fatal(b, err)
+	}
+	must(t, fsys.Remove("two/b"))
+	if list, err := fsys.List("two"); err != nil || len(list) != 0 {
+		t.Fatal(list, err)
+	}
+}
+
+// TestRemoveTakesEmptyDirectories: no directory stays that nothing lies in.
+func TestRemoveTakesEmptyDirectories(t *testing.T) {
+	d := openDir(t, Options{})
+	for _, name := range []string{"a/b/c/1", "a/2"} {
+		_, err := d.Create(name, 0)
+		must(t, err)
+	}
+	must(t, d.Remove("a/b/c/1"))
+	if _, err := os.Stat(filepath.Join(d.Path(), "a", "b")); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	must(t, d.Remove("a/2"))
+	if _, err := os.Stat(filepath.Join(d.Path(), "a")); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if n, known := Room(Sub(d, "a")); !known || n <= 0 {
+		t.Fatal(n, known)
+	}
+	if _, known := Room(Sub(NewMem(1), "a")); known {
+		t.Fatal("a disk in memory knows its room")
 	}
 }
 

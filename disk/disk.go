@@ -3,8 +3,8 @@ package disk
 // FS is one directory tree: a data directory or a log directory. All names are
 // relative slash-separated paths below its root.
 //
-// Every name change (Create, Rename, Remove) is durable when the call returns:
-// the implementation syncs the parent directory.
+// Every name change (Create, Rename, Link, Remove) is durable when the call
+// returns: the implementation syncs the parent directory.
 type FS interface {
 	// Create makes a new file of mode 0600, writes zeroes over its whole
 	// sizeBytes and makes both the content and the name durable. The file is
@@ -15,11 +15,25 @@ type FS interface {
 	Open(name string, mode Mode) (File, error)
 	// Rename gives oldName the name newName and replaces what had it.
 	Rename(oldName, newName string) error
-	// Remove deletes a file. Open handles stay readable.
+	// Link gives the file oldName a second name, of which it is worth as much;
+	// fs.ErrExist if newName is taken. Missing parent directories are created.
+	// Not every file system can.
+	Link(oldName, newName string) error
+	// Remove deletes a name, and directories that are left empty by that, but
+	// not the root. Open handles stay readable.
 	Remove(name string) error
 	// List returns the files of dir ("" is the root) sorted by name; a
 	// missing directory is empty. Directories are not listed.
 	List(dir string) ([]Info, error)
+}
+
+// Room returns how many bytes can still be written to fsys, if it knows.
+func Room(fsys FS) (bytes int64, known bool) {
+	if f, ok := fsys.(interface{ FreeSpace() (int64, error) }); ok {
+		bytes, err := f.FreeSpace()
+		return bytes, err == nil
+	}
+	return 0, false
 }
 
 // Mode says how Open opens a file.

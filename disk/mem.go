@@ -20,13 +20,13 @@ type OpKind uint8
 // it changes nothing; faults can be injected into it all the same.
 const (
 	OpAny      OpKind = iota // in a Fault: every counted kind
-	OpLink                   // Create enters the name
+	OpLink                   // Create and Link enter the name
 	OpWrite                  // WriteAt, and the zero fill of Create
 	OpTruncate               // Truncate
 	OpSync                   // Sync, and the sync of Create
 	OpRename                 // Rename moves the name
 	OpUnlink                 // Remove takes the name away
-	OpSyncDir                // the directory sync that ends Create, Rename, Remove
+	OpSyncDir                // the directory sync that ends Create, Link, Rename, Remove
 	OpSubmit                 // Queue.Submit issues a write
 	OpComplete               // Queue.Wait completes a write
 	OpRead                   // ReadAt
@@ -189,6 +189,38 @@ func (m *Mem) Open(name string, mode Mode) (File, error) {
 		return nil, wrap("open", name, 0, fs.ErrNotExist)
 	}
 	return &memFile{m: m, in: in, name: name, mode: mode}, nil
+}
+
+// Link implements FS.
+func (m *Mem) Link(oldName, newName string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return wrap("link", newName, 0, m.linkLocked(oldName, newName))
+}
+
+func (m *Mem) linkLocked(oldName, newName string) error {
+	if m.off {
+		return ErrCrashed
+	}
+	if !validName(oldName) || !validName(newName) {
+		return ErrBadName
+	}
+	in := m.names[oldName]
+	switch {
+	case in == nil:
+		return fs.ErrNotExist
+	case m.names[newName] != nil:
+		return fs.ErrExist
+	}
+	if err := m.faultLocked(OpLink, newName); err != nil {
+		return err
+	}
+	m.names[newName] = in
+	m.pend = append(m.pend, &nameOp{kind: OpLink, to: newName, inode: in})
+	if err := m.stepLocked(); err != nil {
+		return err
+	}
+	return m.syncDirLocked(path.Dir(newName), newName)
 }
 
 // Rename implements FS.

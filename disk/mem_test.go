@@ -233,3 +233,37 @@ func TestMemMisuse(t *testing.T) {
 		})
 	}
 }
+
+// TestMemLink: after a crash a file of two names is one file, with whichever
+// names were durable.
+func TestMemLink(t *testing.T) {
+	m := NewMem(1)
+	f, err := m.Create("a", 4096)
+	must(t, err)
+	must(t, m.Link("a", "b"))
+	must(t, f.WriteAt(fill(4096, 1), 0))
+	for seed := range uint64(50) {
+		for _, c := range []*Mem{m.Crash(CrashChoice{Seed: seed}), m.Crash(CrashChoice{Seed: seed, Process: true}), m.Clone(seed)} {
+			p, err := c.ReadFile("a")
+			must(t, err)
+			q, err := c.ReadFile("b")
+			must(t, err)
+			if !bytes.Equal(p, q) {
+				t.Fatalf("seed %d: two files", seed)
+			}
+		}
+	}
+	m.StopAfter(m.Ops() + 1)
+	if err := m.Link("a", "c"); !errors.Is(err, ErrCrashed) {
+		t.Fatal(err)
+	}
+	there := 0
+	for seed := range uint64(50) {
+		if _, err := m.Crash(CrashChoice{Seed: seed, Strict: true}).ReadFile("c"); err == nil {
+			there++
+		}
+	}
+	if there == 0 || there == 50 {
+		t.Fatalf("%d of 50 have the name that was being entered", there)
+	}
+}

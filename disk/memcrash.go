@@ -46,10 +46,7 @@ func (m *Mem) Crash(c CrashChoice) *Mem {
 	rng := rand.New(rand.NewPCG(c.Seed, 0x6372617368))
 	out := NewMem(c.Seed)
 	if c.Process {
-		for _, name := range sortedNames(m.names) {
-			in := m.names[name].orphan(rng)
-			out.names[name], out.dur[name] = in, in
-		}
+		out.adopt(m.names, func(in *memInode) *memInode { return in.orphan(rng) })
 		return out
 	}
 	names := make(map[string]*memInode, len(m.dur)+1)
@@ -68,11 +65,21 @@ func (m *Mem) Crash(c CrashChoice) *Mem {
 			op.apply(names)
 		}
 	}
-	for _, name := range sortedNames(names) { // in order: the random choices depend on it
-		in := names[name].crash(rng, c)
-		out.names[name], out.dur[name] = in, in
-	}
+	out.adopt(names, func(in *memInode) *memInode { return in.crash(rng, c) })
 	return out
+}
+
+// adopt enters what copy makes of each file, in the order of names, because the
+// random choices depend on it. A file of two names stays one.
+func (m *Mem) adopt(names map[string]*memInode, copy func(*memInode) *memInode) {
+	made := map[*memInode]*memInode{}
+	for _, name := range sortedNames(names) {
+		in := names[name]
+		if made[in] == nil {
+			made[in] = copy(in)
+		}
+		m.names[name], m.dur[name] = made[in], made[in]
+	}
 }
 
 // Clone returns the disk with everything that was written, as after a clean end.
@@ -80,11 +87,7 @@ func (m *Mem) Clone(seed uint64) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := NewMem(seed)
-	for name, in := range m.names {
-		cur, dur := in.cur.clone(), in.cur.clone()
-		c := &memInode{cur: cur, dur: dur}
-		out.names[name], out.dur[name] = c, c
-	}
+	out.adopt(m.names, func(in *memInode) *memInode { return &memInode{cur: in.cur.clone(), dur: in.cur.clone()} })
 	return out
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	pb "quire/api/etcdserverpb"
+	"quire/engine/auth"
 	"quire/index"
 	"quire/pagestore"
 )
@@ -39,7 +40,10 @@ type applier struct {
 	body    []byte // reply bodies of the entry
 	replies []replySpan
 	events  []Event
-	wants   bool // the publisher wants previous values
+	wants   bool          // the publisher wants previous values
+	as      auth.Identity // whose operation is being done
+	access  auth.Access   // what they may do; asked for when the operation begins
+	asName  string
 	put     pb.PutRequest
 	entries uint64 // since the last checkpoint
 	bytes   int64  // of records appended since the last checkpoint
@@ -164,10 +168,15 @@ func (a *applier) run(op []byte) {
 // dispatch returns the revision for the reply's header, 0 for the present one.
 func (a *applier) dispatch(op []byte) (rev int64, err error) {
 	kind, body, err := splitOp(op)
+	a.as = auth.Identity{}
+	if err == nil && kind == OpAs {
+		kind, body, err = a.actAs(body)
+	}
 	if err != nil {
 		a.fail(err)
 		return 0, err
 	}
+	a.access = a.e.auth.Access(a.as)
 	if kind <= OpLeaseRevoke && a.e.alarms.has(pb.AlarmType_CORRUPT) {
 		return 0, ErrCorrupt
 	}
@@ -194,6 +203,12 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 	case OpClusterVersion:
 		a.e.cluster.setVersion(string(body))
 		return 0, nil
+	case OpDowngrade:
+		a.e.cluster.setDowngrade(string(body))
+		return 0, nil
+	}
+	if kind >= OpAuthEnable && kind <= OpRoleRevoke {
+		return 0, a.runAuth(kind, body)
 	}
 	// A kind of a later version: skipping it would make members differ.
 	err = fmt.Errorf("engine: entry %d holds an operation of unknown kind %d", a.index, kind)
@@ -209,6 +224,9 @@ func (a *applier) runPut(body []byte) error {
 	}
 	if a.e.alarms.has(pb.AlarmType_NOSPACE) {
 		return ErrNoSpace
+	}
+	if err := a.mayPut(req); err != nil {
+		return err
 	}
 	if err := a.checkPut(req); err != nil {
 		return err
@@ -333,6 +351,9 @@ func (a *applier) runDeleteRange(body []byte) error {
 	if err := req.UnmarshalVTUnsafe(body); err != nil {
 		return err
 	}
+	if err := a.mayDelete(&req); err != nil {
+		return err
+	}
 	a.body = a.deleteRange(a.body, &req)
 	return nil
 }
@@ -432,7 +453,7 @@ func (a *applier) appendAlarm(member uint64, t pb.AlarmType) {
 // that holds from here on, nil if the change is refused.
 func (e *Engine) ApplyConfChange(index, term uint64, data []byte, w interface{ Dropped(error) }) (confState []byte) {
 	e.writer.Lock()
-	cc, err := decodeConfChange(data)
+	cc, err := DecodeConfChange(data)
 	if err == nil {
 		err = e.cluster.apply(cc)
 	}

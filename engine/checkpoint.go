@@ -86,10 +86,7 @@ func (e *Engine) Checkpoint() error {
 		e.writer.Unlock()
 		return err
 	}
-	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: e.compactRev.Load(),
-		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState()}
-	st := stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
-		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: e.gravePlaces()}
+	m, st := e.cutLocked()
 	cut, err := e.store.Cut(m.encode(), func(w io.Writer) error { return st.writeTo(w) })
 	e.ap.entries, e.ap.bytes, e.ap.logged, e.checkpoint.last = 0, 0, 0, e.opts.Now()
 	e.writer.Unlock()
@@ -105,6 +102,17 @@ func (e *Engine) Checkpoint() error {
 		e.opts.OnCheckpoint(m.applied)
 	}
 	return nil
+}
+
+// cutLocked notes the state between two log entries. The caller holds
+// checkpointer.one, for there is one walk over the leases at a time, and writer;
+// it must thaw the leases.
+func (e *Engine) cutLocked() (meta, stateSnapshot) {
+	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: e.compactRev.Load(),
+		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState()}
+	return m, stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
+		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(),
+		downgrade: e.cluster.downgradeTarget(), graves: e.gravePlaces(), auth: e.auth.State()}
 }
 
 // onNoSpace is told by the page store that its disk is full (err) or has room

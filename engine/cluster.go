@@ -15,6 +15,8 @@ type cluster struct {
 		members map[uint64]*pb.Member // values are never changed, only replaced
 		removed map[uint64]bool
 		version string
+		// downgrade is the version to which one is under way, "" for none.
+		downgrade string
 	}
 }
 
@@ -47,6 +49,18 @@ func (c *cluster) clusterVersion() string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.mu.version
+}
+
+func (c *cluster) setDowngrade(target string) {
+	c.mu.Lock()
+	c.mu.downgrade = target
+	c.mu.Unlock()
+}
+
+func (c *cluster) downgradeTarget() string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.downgrade
 }
 
 // list returns the members by ID; they must not be changed.
@@ -91,51 +105,67 @@ func (c *cluster) setAttributes(m *pb.Member) {
 }
 
 // apply carries out one configuration change, or refuses it.
-func (c *cluster) apply(cc *confChange) error {
+func (c *cluster) apply(cc *ConfChange) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.mu.members[cc.node]
-	if c.mu.removed[cc.node] {
+	if c.mu.removed[cc.Node] {
 		return ErrMemberNotFound
 	}
-	switch cc.kind {
-	case confAddVoter, confAddLearner:
-		if old != nil && old.IsLearner && cc.kind == confAddVoter && cc.member == nil {
-			n := old.CloneVT()
-			n.IsLearner = false // promotion
-			c.mu.members[cc.node] = n
-			return nil
+	old := c.mu.members[cc.Node]
+	if (cc.Kind == confAddVoter || cc.Kind == confAddLearner) && cc.Member != nil {
+		return c.addLocked(cc, old)
+	}
+	if old == nil {
+		return ErrMemberNotFound
+	}
+	switch cc.Kind {
+	case confAddVoter: // promotion
+		if !old.IsLearner {
+			return ErrMemberNotLearner
 		}
-		if old != nil {
-			return ErrMemberExists
-		}
-		if cc.member == nil {
-			return ErrMemberNotFound
-		}
-		if c.hasPeerURLLocked(cc.node, cc.member.PeerURLs) {
-			return ErrPeerURLExists
-		}
-		n := cc.member.CloneVT()
-		n.ID, n.IsLearner = cc.node, cc.kind == confAddLearner
-		c.mu.members[cc.node] = n
+		n := old.CloneVT()
+		n.IsLearner = false
+		c.mu.members[cc.Node] = n
 	case confRemove:
-		if old == nil {
-			return ErrMemberNotFound
+		if !old.IsLearner && c.votersLocked() == 1 {
+			return ErrLastVoter
 		}
-		delete(c.mu.members, cc.node)
-		c.mu.removed[cc.node] = true
+		delete(c.mu.members, cc.Node)
+		c.mu.removed[cc.Node] = true
 	case confUpdate:
-		if old == nil {
-			return ErrMemberNotFound
-		}
-		if cc.member == nil || c.hasPeerURLLocked(cc.node, cc.member.PeerURLs) {
+		if cc.Member == nil || c.hasPeerURLLocked(cc.Node, cc.Member.PeerURLs) {
 			return ErrPeerURLExists
 		}
 		n := old.CloneVT()
-		n.PeerURLs = cc.member.PeerURLs
-		c.mu.members[cc.node] = n
+		n.PeerURLs = cc.Member.PeerURLs
+		c.mu.members[cc.Node] = n
 	}
 	return nil
+}
+
+func (c *cluster) addLocked(cc *ConfChange, old *pb.Member) error {
+	learner := cc.Kind == confAddLearner
+	switch {
+	case old != nil:
+		return ErrMemberExists
+	case c.hasPeerURLLocked(cc.Node, cc.Member.PeerURLs):
+		return ErrPeerURLExists
+	case learner && cc.MaxLearners > 0 && len(c.mu.members)-c.votersLocked() >= cc.MaxLearners:
+		return ErrTooManyLearners
+	}
+	n := cc.Member.CloneVT()
+	n.ID, n.IsLearner = cc.Node, learner
+	c.mu.members[cc.Node] = n
+	return nil
+}
+
+func (c *cluster) votersLocked() (n int) {
+	for _, m := range c.mu.members {
+		if !m.IsLearner {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *cluster) hasPeerURLLocked(except uint64, urls []string) bool {

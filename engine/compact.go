@@ -15,14 +15,19 @@ import (
 // refused. What it makes superfluous is removed afterwards in small steps, each
 // under one short hold of the writer lock, and reclaim gives the space back.
 
-// compactor knows how far the removal has come.
+// compactor knows how far the removal has come, and puts it off while somebody
+// reads everything that is stored (see pin).
 type compactor struct {
 	wake chan struct{}
 	mu   struct {
 		sync.Mutex
 		target  int64         // revision to which the removal is to go
 		removed int64         // revision to which it has gone
-		moved   chan struct{} // closed and replaced when removed changes
+		moved   chan struct{} // closed and replaced when anything here changes
+
+		pins   int  // readers that need every version to stay
+		active bool // a removal is under way
+		queued bool // one waits for the readers: new ones wait for it
 	}
 }
 
@@ -42,12 +47,74 @@ func (c *compactor) start(e *Engine, rev int64) {
 	}
 }
 
+// changed wakes everybody who waits. The caller holds mu.
+func (c *compactor) changed() {
+	close(c.mu.moved)
+	c.mu.moved = make(chan struct{})
+}
+
 func (c *compactor) finished(rev int64) {
 	c.mu.Lock()
 	c.mu.removed = rev
-	close(c.mu.moved)
-	c.mu.moved = make(chan struct{})
+	c.changed()
 	c.mu.Unlock()
+}
+
+// pin returns when no removal is under way, and holds the next one back until
+// unpin. The compact revision moves all the same, and readers below it are
+// refused: what is held back is only that versions disappear.
+func (c *compactor) pin(ctx context.Context) error {
+	return c.await(ctx, func() bool {
+		if c.mu.active || c.mu.queued {
+			return false
+		}
+		c.mu.pins++
+		return true
+	})
+}
+
+func (c *compactor) unpin() {
+	c.mu.Lock()
+	c.mu.pins--
+	c.changed()
+	c.mu.Unlock()
+}
+
+// begin returns when a removal may run; end follows.
+func (c *compactor) begin(ctx context.Context) error {
+	err := c.await(ctx, func() bool {
+		c.mu.active, c.mu.queued = c.mu.pins == 0, true
+		return c.mu.active
+	})
+	c.mu.Lock()
+	c.mu.queued = false
+	c.changed()
+	c.mu.Unlock()
+	return err
+}
+
+func (c *compactor) end() {
+	c.mu.Lock()
+	c.mu.active = false
+	c.changed()
+	c.mu.Unlock()
+}
+
+// await tries until ok, which is called under mu.
+func (c *compactor) await(ctx context.Context, ok func() bool) error {
+	for {
+		c.mu.Lock()
+		done, moved := ok(), c.mu.moved
+		c.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-moved:
+		}
+	}
 }
 
 // AwaitCompacted returns when everything that compaction to rev made
@@ -89,6 +156,10 @@ func (e *Engine) compactLoop() {
 // compactTo removes what revision rev has superseded; false when the engine
 // stops meanwhile.
 func (e *Engine) compactTo(rev int64) bool {
+	if e.compactor.begin(e.ctx) != nil {
+		return false
+	}
+	defer e.compactor.end()
 	began := time.Now()
 	e.writer.Lock()
 	e.idx.BeginWrite()

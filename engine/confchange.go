@@ -15,27 +15,37 @@ const (
 	confAddLearner = 3
 )
 
-// confChange is one membership change. It travels as a raftpb.ConfChangeV2 with
-// one change, whose context carries the wire bytes of the pb.Member; a promotion
-// has no context. The engine reads that encoding itself, because it knows
+// ConfChange is one membership change. It travels as a raftpb.ConfChangeV2 with
+// one change, whose context carries the wire bytes of the pb.Member and behind
+// them, as a field that pb.Member does not have, the bound on learners that the
+// proposer's flags give: so every member decides the same. A promotion and a
+// removal have no member. The engine reads that encoding itself, because it knows
 // nothing of raft: transition = 1, changes = 2 {type = 1, node_id = 2}, context = 3.
-type confChange struct {
-	kind   uint64
-	node   uint64
-	member *pb.Member
+type ConfChange struct {
+	Kind   uint64 // raftpb.ConfChangeType
+	Node   uint64
+	Member *pb.Member
+	// MaxLearners refuses one learner more; 0: no bound.
+	MaxLearners int
 }
+
+// fieldMaxLearners is the number of the field behind the member.
+const fieldMaxLearners = 100
 
 var errConfChange = errors.New("engine: configuration change is not a single change with a member")
 
 // EncodeConfChange returns the wire bytes of a change for the consensus room.
-// m is nil for a removal and for a promotion.
-func EncodeConfChange(kind, node uint64, m *pb.Member) ([]byte, error) {
-	single := appendUint(appendUint(nil, 1<<3, kind), 2<<3, node)
+func EncodeConfChange(c ConfChange) ([]byte, error) {
+	single := appendUint(appendUint(nil, 1<<3, c.Kind), 2<<3, c.Node)
 	b := appendMessage(nil, 2<<3|2, single)
-	if m != nil {
-		ctx, err := m.MarshalVT()
+	if c.Member != nil {
+		ctx, err := c.Member.MarshalVT()
 		if err != nil {
 			return nil, err
+		}
+		if c.MaxLearners > 0 {
+			ctx = binary.AppendUvarint(ctx, fieldMaxLearners<<3)
+			ctx = binary.AppendUvarint(ctx, uint64(c.MaxLearners))
 		}
 		b = appendMessage(b, 3<<3|2, ctx)
 	}
@@ -46,8 +56,9 @@ func appendUint(dst []byte, tag byte, v uint64) []byte {
 	return binary.AppendUvarint(append(dst, tag), v)
 }
 
-func decodeConfChange(b []byte) (*confChange, error) {
-	cc := new(confChange)
+// DecodeConfChange is the inverse of EncodeConfChange.
+func DecodeConfChange(b []byte) (*ConfChange, error) {
+	cc := new(ConfChange)
 	changes := 0
 	err := eachWireField(b, func(num, v uint64, p []byte) error {
 		switch num {
@@ -56,24 +67,37 @@ func decodeConfChange(b []byte) (*confChange, error) {
 			return eachWireField(p, func(num, v uint64, _ []byte) error {
 				switch num {
 				case 1:
-					cc.kind = v
+					cc.Kind = v
 				case 2:
-					cc.node = v
+					cc.Node = v
 				}
 				return nil
 			})
 		case 3:
 			if len(p) > 0 {
-				cc.member = new(pb.Member)
-				return cc.member.UnmarshalVT(p)
+				return cc.context(p)
 			}
 		}
 		return nil
 	})
-	if err == nil && (changes != 1 || cc.node == 0) {
+	if err == nil && (changes != 1 || cc.Node == 0) {
 		err = errConfChange
 	}
 	return cc, err
+}
+
+func (c *ConfChange) context(p []byte) error {
+	c.Member = new(pb.Member)
+	if err := c.Member.UnmarshalVT(p); err != nil {
+		return err
+	}
+	c.Member.ProtoReflect().SetUnknown(nil)
+	return eachWireField(p, func(num, v uint64, _ []byte) error {
+		if num == fieldMaxLearners {
+			c.MaxLearners = int(v)
+		}
+		return nil
+	})
 }
 
 // eachWireField walks varint and length-delimited fields.

@@ -12,6 +12,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
+	"quire/engine/auth"
 	"quire/index"
 	"quire/pagestore"
 )
@@ -21,6 +22,8 @@ type Options struct {
 	ClusterID, MemberID uint64
 	// Members bootstrap a fresh store; a store that exists ignores them.
 	Members []*pb.Member
+	// Auth bootstraps a fresh store likewise; nil: no users, switched off.
+	Auth *AuthState
 	// QuotaBytes bounds the size of the page store; past it writes are refused
 	// with ErrNoSpace. 0: 2 GiB, negative: no bound.
 	QuotaBytes int64
@@ -46,10 +49,18 @@ type Options struct {
 	// Workers rebuild the index at start. Default 2.
 	Workers int
 
+	// Importing opens a store in the midst of an import, see Import.
+	Importing bool
+	// SnapshotDir is where Snapshot keeps its temporary files; Open makes it and
+	// removes what a crash has left there. "": there are no snapshots.
+	SnapshotDir string
+
 	Pages pagestore.Options // Hint, OnFatal and OnNoSpace are the engine's
 
 	// Publisher gets every committed event; nil drops them.
 	Publisher Publisher
+	// AuthListener is told of changes to users, roles and tokens; may be nil.
+	AuthListener AuthListener
 	// Propose hands an operation of the engine's own (lease expiry, NOSPACE) to
 	// consensus. It must not block. nil: none are made.
 	Propose func(op []byte, w Waiter) error
@@ -115,6 +126,7 @@ const (
 	TimedDefragment
 	TimedCompaction     // until everything superfluous was removed
 	TimedCompactionStep // one hold of the writer lock
+	TimedSnapshot       // from the wait for a running compaction to the finished file
 )
 
 func (e *Engine) timed(what Timed, began time.Time) {
@@ -150,9 +162,11 @@ type Engine struct {
 	ap     applier // guarded by writer
 	// graves name what compaction removed and reclaim has not; guarded by writer.
 	graves map[pagestore.Ref]grave
+	auth   *auth.Store // changed under writer
 
 	compactor  compactor
 	checkpoint checkpointer
+	snapshots  snapshots
 	leader     leadership
 
 	wg     sync.WaitGroup
@@ -167,6 +181,14 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
 	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if !opts.Importing {
+		if err := checkMark(fsys); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.snapshots.init(opts.SnapshotDir); err != nil {
+		return nil, err
+	}
 	po := opts.Pages
 	po.Hint = hintOf
 	po.OnFatal = e.die
@@ -195,6 +217,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 		for _, m := range e.opts.Members {
 			e.cluster.restore(m)
 		}
+		e.auth = auth.NewStore(e.opts.Auth)
 		return nil
 	}
 	if cp.Damaged != "" {
@@ -284,11 +307,20 @@ func (e *Engine) Removed(id uint64) bool { return e.cluster.wasRemoved(id) }
 // ConfState returns raftpb.ConfState wire bytes of the present membership.
 func (e *Engine) ConfState() []byte { return e.cluster.confState() }
 
-// StorageVersion is the version of etcd whose data this store can hold.
-func (e *Engine) StorageVersion() string { return storageVersion }
+// StorageVersion is the version of etcd that can read a snapshot: the cluster's,
+// which a downgrade lowers.
+func (e *Engine) StorageVersion() string {
+	if v := e.cluster.clusterVersion(); v != "" {
+		return v
+	}
+	return storageVersion
+}
 
 // storageVersion is what etcd 3.7 reports.
 const storageVersion = "3.7.0"
+
+// Downgrade returns the version to which a downgrade is under way, "" for none.
+func (e *Engine) Downgrade() (target string) { return e.cluster.downgradeTarget() }
 
 // ClusterVersion returns the cluster version agreed on, "" before that.
 func (e *Engine) ClusterVersion() string { return e.cluster.clusterVersion() }

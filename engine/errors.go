@@ -19,5 +19,8 @@ var (
 	ErrMemberExists     = errors.New("etcdserver: member ID already exist")
 	ErrPeerURLExists    = errors.New("etcdserver: Peer URLs already exists")
 	ErrMemberNotLearner = errors.New("etcdserver: can only promote a learner member")
-	ErrTooManyLearners  = errors.New("etcdserver: too many learner members in cluster")
+	// ErrLastVoter refuses what would leave nobody to agree on anything; etcd, when
+	// its strict check is off, ends with a panic.
+	ErrLastVoter       = errors.New("etcdserver: re-configuration failed due to not enough started members")
+	ErrTooManyLearners = errors.New("etcdserver: too many learner members in cluster")
 )

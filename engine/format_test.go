@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"quire/engine/auth"
 	"quire/index"
 	"quire/pagestore"
 
@@ -20,6 +21,15 @@ const (
 	goldenHint      = "0207050a2a6b"
 	goldenGrave     = "81808080100201030203000201"
 	goldenMeta      = "01010102020307030209170402050805020801"
+	// A downgrade to 3.6.0: the operation, and the field of the state blob.
+	goldenDowngrade      = "20332e362e30"
+	goldenDowngradeField = "1a05332e362e30"
+	// What goes into the log on behalf of a user, and for a log-in.
+	goldenAs           = "0c0703616e6e" + "010a01"
+	goldenAuthenticate = "0f03616e6e7072"
+	// The state blob's fields of the auth store, and all of the blob.
+	goldenAuth  = "16020104" + "170f0a03616e6e1204686173681a027232" + "17090a03626f6222020801" + "180e0a027232120808021201611a0100"
+	goldenState = "010101" + "1400" + goldenAuth + "1f00"
 )
 
 func TestGoldenFormats(t *testing.T) {
@@ -33,6 +43,7 @@ func TestGoldenFormats(t *testing.T) {
 		"hint":      {hex.EncodeToString(appendHint(nil, &kv)), goldenHint},
 		"grave":     {hex.EncodeToString(grave), goldenGrave},
 		"meta":      {hex.EncodeToString(m.encode()), goldenMeta},
+		"downgrade": {hex.EncodeToString(AppendOp(nil, OpDowngrade, []byte("3.6.0"))), goldenDowngrade},
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s:\n got %s\nwant %s", name, got[0], got[1])
@@ -66,18 +77,22 @@ func TestStateRoundTrip(t *testing.T) {
 	e.cluster.restore(&pb.Member{ID: 9, Name: "a", PeerURLs: []string{"http://p"}})
 	e.cluster.restoreRemoved(4)
 	e.cluster.setVersion("3.7.0")
-	st := stateSnapshot{leases: e.lessor.freeze(1), alarms: e.alarms.list(0), members: e.cluster.list(),
+	e.cluster.setDowngrade("3.6.0")
+	st := stateSnapshot{downgrade: e.cluster.downgradeTarget(), leases: e.lessor.freeze(1), alarms: e.alarms.list(0), members: e.cluster.list(),
 		removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(), graves: []gravePlace{{ref: 77}}}
 	var blob bytes.Buffer
 	if err := st.writeTo(&blob); err != nil {
 		t.Fatal(err)
+	}
+	if field, _ := hex.DecodeString(goldenDowngradeField); !bytes.Contains(blob.Bytes(), field) {
+		t.Errorf("no %s in the state %x", goldenDowngradeField, blob.Bytes())
 	}
 	d := newDecoder()
 	if err := d.readState(blob.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	if in := d.lessor.info(5, false); in.GrantedTTL != 60 || !d.alarms.has(pb.AlarmType_NOSPACE) || len(d.cluster.list()) != 1 ||
-		len(d.cluster.removedIDs()) != 1 || d.cluster.clusterVersion() != "3.7.0" || len(d.graves) != 1 {
+		len(d.cluster.removedIDs()) != 1 || d.cluster.clusterVersion() != "3.7.0" || d.cluster.downgradeTarget() != "3.6.0" || len(d.graves) != 1 {
 		t.Fatalf("read back %+v", d)
 	}
 	for n := range blob.Len() {
@@ -89,7 +104,7 @@ func TestStateRoundTrip(t *testing.T) {
 
 // The decoders must refuse or read any bytes, and never panic.
 func FuzzDecoders(f *testing.F) {
-	for _, s := range []string{goldenRecord, goldenTombstone, goldenHint, goldenGrave, goldenMeta} {
+	for _, s := range []string{goldenRecord, goldenTombstone, goldenHint, goldenGrave, goldenMeta, goldenState, goldenAs, goldenAuthenticate} {
 		b, err := hex.DecodeString(s)
 		if err != nil {
 			f.Fatal(err)
@@ -109,7 +124,14 @@ func FuzzDecoders(f *testing.F) {
 		_, _, _ = decodeGrave(b)
 		_ = new(meta).decode(b)
 		_ = newDecoder().readState(b)
-		_, _ = decodeConfChange(b)
+		_, _ = DecodeConfChange(b)
+		if rev, user, rest, err := splitAs(b); err == nil {
+			again := append(AppendAs(nil, auth.Identity{User: string(user), Revision: rev}), rest...)
+			if r2, u2, o2, err := splitAs(again[1:]); err != nil || r2 != rev || !bytes.Equal(u2, user) || !bytes.Equal(o2, rest) {
+				t.Fatalf("identity written again: %v", err)
+			}
+		}
+		_, _, _ = cutName(b)
 	})
 }
 
@@ -117,6 +139,10 @@ func FuzzApply(f *testing.F) {
 	put, _ := (&pb.PutRequest{Key: []byte("k"), Value: []byte("v")}).MarshalVT()
 	f.Add(AppendOp(nil, OpPut, put))
 	f.Add(AppendOp(nil, OpLeaseExpire, AppendExpire(nil, 1, []int64{1})))
+	f.Add(append(AppendAs(nil, auth.Identity{User: "u", Revision: 1}), AppendOp(nil, OpPut, put)...))
+	f.Add(AppendOp(nil, OpAuthenticate, AppendAuthenticate(nil, "u", "p")))
+	user, _ := (&pb.AuthUserAddRequest{Name: "u"}).MarshalVT()
+	f.Add(AppendOp(nil, OpUserAdd, user))
 	f.Fuzz(func(t *testing.T, op []byte) {
 		r := newRig(t, 1)
 		r.quiet = true // an operation of unknown kind stops the engine, on purpose

@@ -95,8 +95,8 @@ func (h *kvHasher) add(v *index.VersionRef, ifVisible bool) error {
 	if v.Tombstone {
 		h.key[17] = 't'
 		k = h.key[:18]
-		kv = kv[:2+lenPrefixed(kv)] // etcd stores the key alone
 	}
+	kv = etcdKV(kv, v.Tombstone)
 	h.crc = crc32.Update(h.crc, castagnoli, k)
 	h.crc = crc32.Update(h.crc, castagnoli, kv)
 	return nil

@@ -47,6 +47,9 @@ func (a *applier) runLease(kind OpKind, body []byte) error {
 		if err := req.UnmarshalVT(body); err != nil {
 			return err
 		}
+		if err := a.mayWriteLease(req.ID); err != nil {
+			return err
+		}
 		return a.revoke(req.ID)
 	case OpLeaseExpire:
 		return a.expire(body)

@@ -172,6 +172,23 @@ func (l *lessor) keysOf(id int64) ([]string, error) {
 	return keys, nil
 }
 
+// eachKey calls fn for the attached keys of a lease until fn fails; a lease that
+// is not known has none. fn runs under the lock.
+func (l *lessor) eachKey(id int64, fn func(key []byte) error) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s, ok := l.mu.byID[id]
+	if !ok {
+		return nil
+	}
+	for _, k := range l.mu.slots[s].keys {
+		if err := fn([]byte(k)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // remove forgets a lease whose keys have been deleted.
 func (l *lessor) remove(id int64) {
 	l.mu.Lock()

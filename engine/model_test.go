@@ -201,14 +201,15 @@ type rig struct {
 	log    map[uint64][]byte
 	events []Event
 	prev   bool
-	quiet  bool // a fatal error is expected
+	quiet  bool   // a fatal error is expected
+	snaps  string // directory for snapshots
 }
 
 func (r *rig) Publish(evs []Event, _ int64) { r.events = append(r.events, evs...) }
 func (r *rig) WantsPrev() bool              { return r.prev }
 
 func newRig(t testing.TB, seed uint64) *rig {
-	r := &rig{t: t, fs: disk.NewMem(seed), log: map[uint64][]byte{}, index: 1, prev: true}
+	r := &rig{t: t, fs: disk.NewMem(seed), log: map[uint64][]byte{}, index: 1, prev: true, snaps: t.TempDir()}
 	r.open()
 	return r
 }
@@ -218,7 +219,7 @@ func (r *rig) open() {
 	e, err := Open(r.fs, Options{ClusterID: 7, MemberID: 9, Publisher: r, QuotaBytes: -1,
 		Members: []*pb.Member{{ID: 9, PeerURLs: []string{"http://a"}}},
 		Pages:   pagestore.Options{SegmentBytes: 64 << 10, PageBytes: 4 << 10, Inline: true},
-		OnFatal: r.fatal})
+		OnFatal: r.fatal, SnapshotDir: r.snaps})
 	if err != nil {
 		r.t.Fatalf("open: %v", err)
 	}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 
+	"quire/api/authpb"
 	pb "quire/api/etcdserverpb"
+	"quire/engine/auth"
 	"quire/pagestore"
 )
 
@@ -34,6 +36,10 @@ const (
 	fieldRemovedMember  = 19 // uvarint id
 	fieldClusterVersion = 20 // text
 	fieldGraves         = 21 // repeated: uvarint location of a grave, uvarint location before it was moved or 0
+	fieldAuth           = 22 // uvarint 1 if enabled, uvarint revision of the auth store
+	fieldUser           = 23 // authpb.User
+	fieldRole           = 24 // authpb.Role
+	fieldDowngrade      = 26 // text: version to which a downgrade is under way
 	fieldEnd            = 31
 )
 
@@ -125,7 +131,9 @@ type stateSnapshot struct {
 	members        []*pb.Member
 	removed        []uint64
 	clusterVersion string
+	downgrade      string
 	graves         []gravePlace
+	auth           auth.State
 }
 
 func (s *stateSnapshot) writeTo(w io.Writer) error {
@@ -145,6 +153,9 @@ func (s *stateSnapshot) writeTo(w io.Writer) error {
 		out = appendField(out, fieldRemovedMember, uvarints(id))
 	}
 	out = appendField(out, fieldClusterVersion, []byte(s.clusterVersion))
+	if s.downgrade != "" {
+		out = appendField(out, fieldDowngrade, []byte(s.downgrade))
+	}
 	var places []byte
 	for _, p := range s.graves {
 		places = binary.AppendUvarint(places, uint64(p.ref))
@@ -153,11 +164,15 @@ func (s *stateSnapshot) writeTo(w io.Writer) error {
 	if len(places) > 0 {
 		out = appendField(out, fieldGraves, places)
 	}
+	out, err := s.appendAuth(out)
+	if err != nil {
+		return err
+	}
 	if _, err := bw.Write(out); err != nil {
 		return err
 	}
 	var chunk []byte
-	err := s.leases.each(func(ls []savedLease) error {
+	err = s.leases.each(func(ls []savedLease) error {
 		chunk = chunk[:0]
 		for _, l := range ls {
 			chunk = binary.AppendUvarint(chunk, uint64(l.id))
@@ -176,9 +191,35 @@ func (s *stateSnapshot) writeTo(w io.Writer) error {
 	return bw.Flush()
 }
 
+// appendAuth appends the fields of the auth store, in the order of the names.
+func (s *stateSnapshot) appendAuth(out []byte) ([]byte, error) {
+	enabled := uint64(0)
+	if s.auth.Enabled {
+		enabled = 1
+	}
+	out = appendField(out, fieldAuth, uvarints(enabled, s.auth.Revision))
+	s.auth.Sort()
+	for _, u := range s.auth.Users {
+		p, err := u.MarshalVT()
+		if err != nil {
+			return nil, fmt.Errorf("engine: user %q: %w", u.Name, err)
+		}
+		out = appendField(out, fieldUser, p)
+	}
+	for _, r := range s.auth.Roles {
+		p, err := r.MarshalVT()
+		if err != nil {
+			return nil, fmt.Errorf("engine: role %q: %w", r.Name, err)
+		}
+		out = appendField(out, fieldRole, p)
+	}
+	return out, nil
+}
+
 // readState restores the blob into e.
 func (e *Engine) readState(b []byte) error {
 	ended := false
+	var as auth.State
 	err := eachField(b, func(typ byte, p []byte) error {
 		u := fieldReader{p: p}
 		switch typ {
@@ -203,11 +244,27 @@ func (e *Engine) readState(b []byte) error {
 			e.cluster.restoreRemoved(u.next())
 		case fieldClusterVersion:
 			e.cluster.setVersion(string(p))
+		case fieldDowngrade:
+			e.cluster.setDowngrade(string(p))
 		case fieldGraves:
 			for len(u.p) > 0 && u.err == nil {
 				ref := pagestore.Ref(u.next())
 				e.graves[ref] = grave{before: pagestore.Ref(u.next())}
 			}
+		case fieldAuth:
+			as.Enabled, as.Revision = u.next() == 1, u.next()
+		case fieldUser:
+			m := new(authpb.User)
+			if err := m.UnmarshalVT(p); err != nil {
+				return fmt.Errorf("engine: user in checkpoint: %w", err)
+			}
+			as.Users = append(as.Users, m)
+		case fieldRole:
+			m := new(authpb.Role)
+			if err := m.UnmarshalVT(p); err != nil {
+				return fmt.Errorf("engine: role in checkpoint: %w", err)
+			}
+			as.Roles = append(as.Roles, m)
 		case fieldEnd:
 			ended = true
 		default:
@@ -218,6 +275,7 @@ func (e *Engine) readState(b []byte) error {
 	if err == nil && len(b) > 0 && !ended {
 		err = errors.New("engine: state has no end field")
 	}
+	e.auth = auth.NewStore(&as)
 	return err
 }
 

@@ -228,6 +228,9 @@ func (a *applier) runTxn(body []byte) (int64, error) {
 	if a.e.alarms.has(pb.AlarmType_NOSPACE) && hasPut(&req) {
 		return 0, ErrNoSpace
 	}
+	if err := a.mayTxn(&req); err != nil {
+		return 0, err
+	}
 	r := txnReader{e: a.e, rev: a.rev}
 	p, err := r.plan(&req)
 	if err == nil {

@@ -1,6 +1,11 @@
 package raft
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	etcdraft "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+)
 
 // Status is what a member knows of itself. The fields are read one by one, so
 // they may be of slightly different moments.
@@ -66,4 +71,19 @@ func (n *Node) Status() Status {
 		IsLeader: n.pub.leader.Load(), IsVoter: n.pub.voter.Load(), IsLearner: n.pub.learner.Load(),
 		PendingOps: ops, PendingBytes: bytes, LogBytes: n.pub.logBytes.Load(),
 	}
+}
+
+// Progress returns up to where each member has the log, as far as this leader
+// knows; nil if it does not lead.
+func (n *Node) Progress() map[uint64]Index {
+	var m map[uint64]Index
+	n.mu.Lock()
+	if c := n.mu.c; c.err == nil && c.lead.isLeader {
+		m = make(map[uint64]Index)
+		c.rn.WithProgress(func(id uint64, _ etcdraft.ProgressType, pr tracker.Progress) {
+			m[id] = Index(pr.Match)
+		})
+	}
+	n.exit(true)
+	return m
 }

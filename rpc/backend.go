@@ -6,6 +6,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
+	"quire/engine/auth"
 )
 
 // The parts below, as the services need them. *raft.Node and *engine.Engine
@@ -59,6 +60,15 @@ type Leases interface {
 	NewLeaseID() int64
 }
 
+// Rights checks requests whose rights depend on what is stored: the keys of
+// leases. acc is what the client may do.
+type Rights interface {
+	MayTxn(acc *auth.Access, r *pb.TxnRequest) error
+	MayReadLease(acc *auth.Access, id int64) error
+	MayWriteLease(acc *auth.Access, id int64) error
+	MayReadLeases(acc *auth.Access) error
+}
+
 // Space is the store's size and the alarms that guard it.
 type Space interface {
 	DBSize() (total, inUse int64)
@@ -76,6 +86,8 @@ type Upkeep interface {
 	Defragment(ctx context.Context) error
 	StorageVersion() string
 	ClusterVersion() string
+	// Downgrade is the version to which one is under way, "" for none.
+	Downgrade() (target string)
 }
 
 // Clock is the time source; the zero value is the wall clock.

@@ -18,6 +18,10 @@ type Handler func(*Call)
 // keepCallBytes bounds the output memory that a pooled call retains.
 const keepCallBytes = 64 << 10
 
+// keepHeadBytes bounds the memory for an operation's head likewise; user names
+// are short, but nothing bounds them.
+const keepHeadBytes = 1 << 10
+
 const (
 	callOpen uint32 = iota
 	callClaimed
@@ -52,6 +56,8 @@ type Call struct {
 	applied func(*Call, *engine.Reply)
 
 	kind [1]byte // the head of the operation being proposed
+	as   []byte  // the same for one on behalf of a user
+	own  bool    // the server's own call, which may everything
 
 	// Decoded requests, reused. At most one is in use.
 	rng   pb.RangeRequest
@@ -68,7 +74,7 @@ func (c *Call) begin(srv *Server, m *Method, req []byte) {
 	c.srv, c.Method, c.Req = srv, m, req
 	c.state.Store(callOpen)
 	c.refs.Store(1)
-	c.err, c.next, c.applied, c.count = nil, nil, nil, 0
+	c.err, c.next, c.applied, c.count, c.own = nil, nil, nil, 0, false
 	c.out.Reset()
 }
 
@@ -83,6 +89,9 @@ func (c *Call) release() {
 	c.Req, c.Ctx = nil, nil
 	if c.out.buf != nil && cap(c.out.buf.data) > keepCallBytes {
 		c.out.free()
+	}
+	if cap(c.as) > keepHeadBytes {
+		c.as = nil
 	}
 	c.free(c)
 }
@@ -189,17 +198,22 @@ func (c *Call) Response() ([]byte, *Status) {
 	return c.out.Bytes(), nil
 }
 
-// propose hands body to raft as an operation of this kind; Applied or Dropped
-// ends the call.
+// propose hands body to raft as an operation of this kind, which needs nobody's
+// rights; Applied or Dropped ends the call.
 func (c *Call) propose(kind engine.OpKind, body []byte) {
 	if proposalBytes(body) > c.srv.cfg.MaxRequestBytes {
 		c.Fail(errRequestTooLarge)
 		return
 	}
 	c.kind[0] = byte(kind)
+	c.enqueue(c.kind[:], body)
+}
+
+func (c *Call) enqueue(head, body []byte) {
 	c.srv.proposals.pending.Add(1)
 	c.hold()
-	if err := c.srv.cfg.Raft.Enqueue(c, c.kind[:], body); err != nil {
+	c.event("Send raft proposal")
+	if err := c.srv.cfg.Raft.Enqueue(c, head, body); err != nil {
 		c.srv.proposals.pending.Add(-1)
 		c.srv.proposals.failed.Add(1)
 		c.Fail(err)
@@ -213,6 +227,7 @@ func (c *Call) propose(kind engine.OpKind, body []byte) {
 // Applied implements engine.Waiter.
 func (c *Call) Applied(r *engine.Reply) {
 	c.srv.proposals.pending.Add(-1)
+	c.event("Receive raft result")
 	if r.Err != nil {
 		c.Fail(r.Err)
 	} else if h := c.applied; h != nil {

@@ -173,7 +173,7 @@ func TestRequestLimitIsThatOfEtcdsEnvelope(t *testing.T) {
 func TestConfigNamesEveryMissingPart(t *testing.T) {
 	_, err := New(Config{})
 	var joined interface{ Unwrap() []error }
-	if !errors.As(err, &joined) || len(joined.Unwrap()) != 13 {
+	if !errors.As(err, &joined) || len(joined.Unwrap()) != 18 {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"net"
 	"net/url"
 	"strings"
@@ -12,11 +13,11 @@ const clusterService = "etcdserverpb.Cluster"
 
 func (s *Server) clusterMethods() []*Method {
 	return []*Method{
-		{Service: clusterService, Name: "MemberAdd", Unary: s.serveMemberAdd, Blocking: true},
-		{Service: clusterService, Name: "MemberRemove", Unary: s.serveMemberRemove, Blocking: true},
-		{Service: clusterService, Name: "MemberUpdate", Unary: s.serveMemberUpdate, Blocking: true},
-		{Service: clusterService, Name: "MemberList", Unary: s.serveMemberList},
-		{Service: clusterService, Name: "MemberPromote", Unary: s.serveMemberPromote, Blocking: true},
+		{Service: clusterService, Name: "MemberAdd", Auth: AuthHandler, Unary: s.serveMemberAdd, Blocking: true},
+		{Service: clusterService, Name: "MemberRemove", Auth: AuthRoot, Unary: s.serveMemberRemove, Blocking: true},
+		{Service: clusterService, Name: "MemberUpdate", Auth: AuthRoot, Unary: s.serveMemberUpdate, Blocking: true},
+		{Service: clusterService, Name: "MemberList", Auth: AuthHandler, Unary: s.serveMemberList},
+		{Service: clusterService, Name: "MemberPromote", Auth: AuthRoot, Unary: s.serveMemberPromote, Blocking: true},
 	}
 }
 
@@ -29,6 +30,9 @@ func (s *Server) serveMemberList(c *Call) {
 		return
 	}
 	list := func(c *Call) {
+		if !c.require(AuthUser) {
+			return
+		}
 		c.finishMessage(&pb.MemberListResponse{Members: s.cfg.Members()}, 0)
 	}
 	if r.Linearizable {
@@ -38,8 +42,16 @@ func (s *Server) serveMemberList(c *Call) {
 	list(c)
 }
 
-// The membership changes check their request as etcd does and then hand it to
-// Config.ChangeMembers; a server that has none refuses them as unimplemented.
+// Membership changes the membership and the cluster's version (package
+// membership). The lists are the applied members by ID.
+type Membership interface {
+	Add(ctx context.Context, peerURLs []string, learner bool) (added *pb.Member, all []*pb.Member, err error)
+	Remove(ctx context.Context, id uint64) ([]*pb.Member, error)
+	// Update takes the URLs as they came; sound says that they are URLs of peers.
+	Update(ctx context.Context, id uint64, peerURLs []string, sound bool) ([]*pb.Member, error)
+	Promote(ctx context.Context, id uint64) ([]*pb.Member, error)
+	Downgrade(ctx context.Context, r *pb.DowngradeRequest) (clusterVersion string, err error)
+}
 
 func (s *Server) serveMemberAdd(c *Call) {
 	var r pb.MemberAddRequest
@@ -47,77 +59,83 @@ func (s *Server) serveMemberAdd(c *Call) {
 		c.Fail(err)
 		return
 	}
-	if !validPeerURLs(r.PeerURLs) {
-		c.Fail(errMemberBadURLs)
+	urls, ok := peerURLs(r.PeerURLs)
+	if !ok {
+		c.Fail(errMemberBadURLs) // etcd looks at them before it asks who the client is
 		return
 	}
-	s.changeMembers(c)
-}
-
-func (s *Server) serveMemberRemove(c *Call) { s.changeKnownMember(c, &pb.MemberRemoveRequest{}) }
-
-func (s *Server) serveMemberUpdate(c *Call) { s.changeKnownMember(c, &pb.MemberUpdateRequest{}) }
-
-func (s *Server) serveMemberPromote(c *Call) { s.changeKnownMember(c, &pb.MemberPromoteRequest{}) }
-
-// memberRequest is a request about an existing member.
-type memberRequest interface {
-	request
-	GetID() uint64
-}
-
-func (s *Server) changeKnownMember(c *Call, r memberRequest) {
-	if err := decode(&c.Req, r); err != nil {
-		c.Fail(err)
+	if !c.require(AuthRoot) {
 		return
 	}
-	for _, m := range s.cfg.Members() {
-		if m.ID == r.GetID() {
-			s.changeMembers(c)
-			return
-		}
-	}
-	c.Fail(tabled("etcdserver: member not found"))
-}
-
-func (s *Server) changeMembers(c *Call) {
-	if s.cfg.ChangeMembers == nil {
-		c.Fail(unimplemented(c.Method.Service, c.Method.Name))
-		return
-	}
-	body, err := s.cfg.ChangeMembers(c.Ctx, c.Method.Name, c.Req)
+	added, all, err := s.cfg.Membership.Add(c.Ctx, urls, r.IsLearner)
 	if err != nil {
 		c.Fail(err)
 		return
 	}
-	c.Finish(append(c.body(), body...), 0)
+	c.finishMessage(&pb.MemberAddResponse{Member: added, Members: all}, 0)
 }
 
-// validPeerURLs follows etcd: at least one, all of one scheme that peers can
-// dial, each host:port and nothing behind it.
-func validPeerURLs(urls []string) bool {
-	if len(urls) == 0 {
-		return false
+func (s *Server) serveMemberRemove(c *Call) {
+	var r pb.MemberRemoveRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
 	}
-	for _, raw := range urls {
-		u, err := url.Parse(strings.TrimSpace(raw))
+	all, err := s.cfg.Membership.Remove(c.Ctx, r.ID)
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.finishMessage(&pb.MemberRemoveResponse{Members: all}, 0)
+}
+
+func (s *Server) serveMemberUpdate(c *Call) {
+	var r pb.MemberUpdateRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	_, sound := peerURLs(r.PeerURLs)
+	all, err := s.cfg.Membership.Update(c.Ctx, r.ID, r.PeerURLs, sound)
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.finishMessage(&pb.MemberUpdateResponse{Members: all}, 0)
+}
+
+func (s *Server) serveMemberPromote(c *Call) {
+	var r pb.MemberPromoteRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	all, err := s.cfg.Membership.Promote(c.Ctx, r.ID)
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.finishMessage(&pb.MemberPromoteResponse{Members: all}, 0)
+}
+
+// peerURLs follows etcd: at least one, all of a scheme that peers can dial, each
+// host:port and nothing behind it. It returns them in their normal form.
+func peerURLs(raw []string) (urls []string, ok bool) {
+	for _, in := range raw {
+		u, err := url.Parse(strings.TrimSpace(in))
 		if err != nil {
-			return false
+			return nil, false
 		}
 		switch u.Scheme {
-		case "http", "https", "unix", "unixs":
+		case "http", "https":
+			if _, _, err := net.SplitHostPort(u.Host); err != nil || u.Path != "" {
+				return nil, false
+			}
+		case "unix", "unixs":
 		default:
-			return false
+			return nil, false
 		}
-		if u.Path != "" {
-			return false
-		}
-		if strings.HasPrefix(u.Scheme, "unix") {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(u.Host); err != nil {
-			return false
-		}
+		urls = append(urls, u.String())
 	}
-	return true
+	return urls, len(urls) > 0
 }

@@ -47,10 +47,22 @@ var (
 	errNotSupportedLearner = tabled("etcdserver: rpc not supported for learner")
 	errMemberBadURLs       = tabled("etcdserver: given member URLs are invalid")
 	errBadLeaderTransferee = tabled("etcdserver: bad leader transferee")
-	errAuthNotEnabled      = tabled("etcdserver: authentication is not enabled")
+	errInvalidAuthToken    = tabled("etcdserver: invalid auth token")
+	errPermissionDenied    = tabled("etcdserver: permission denied")
+	errTooManyRequests     = tabled("etcdserver: too many requests")
+
+	errWatchCanceled = tabled("etcdserver: watch canceled")
+
+	errTransferTimeout = newStatus(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
+	errSnapshotStalled = newStatus(codes.Unavailable, "etcdserver: snapshot client reads too slowly")
 
 	errStreamSort    = newStatus(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	errStreamFilters = newStatus(codes.Unimplemented, "RangeStream does not support revision filters")
+
+	errSessionExpired    = newStatus(codes.Unknown, "mutex: session is expired")
+	errElectionNotLeader = newStatus(codes.Unknown, "election: not leader")
+	errElectionNoLeader  = newStatus(codes.Unknown, "election: no leader")
+	errMissingLeaderKey  = newStatus(codes.Unknown, `"leader" field must be provided`)
 )
 
 // table is the only place where gRPC codes are chosen: text → code. The parts
@@ -89,6 +101,7 @@ var table = makeTable(map[codes.Code][]string{
 	codes.ResourceExhausted: {
 		"etcdserver: mvcc: database space exceeded",
 		"etcdserver: too many requests",
+		"etcdserver: no space for a snapshot", // ours
 	},
 	codes.NotFound: {
 		"etcdserver: requested lease not found",
@@ -200,6 +213,17 @@ func StatusOf(err error) *Status {
 		return newStatus(codes.DeadlineExceeded, context.DeadlineExceeded.Error())
 	}
 	return newStatus(codes.Unknown, err.Error())
+}
+
+// lineStatus is how a call of the lock or election service ends that failed with
+// err. etcd serves these by its own client, whose errors have a text but no
+// code, so clients get Unknown; only a caller's own end keeps its code.
+func lineStatus(err error) *Status {
+	st := StatusOf(err)
+	if st.Text == context.Canceled.Error() || st.Text == context.DeadlineExceeded.Error() {
+		return st
+	}
+	return newStatus(codes.Unknown, st.Text)
 }
 
 // malformed is the status of a request that is not valid protobuf, in the

@@ -3,13 +3,18 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "quire/api/etcdserverpb"
 	"quire/api/mvccpb"
 	"quire/engine"
+	"quire/engine/auth"
+	"quire/rpc/token"
 	"quire/watchfanout"
 )
 
@@ -30,7 +35,17 @@ type fake struct {
 	ops    []engine.OpKind
 	err    error // what Enqueue answers
 	compac chan struct{}
+	snap   *fakeSnapshot
 }
+
+// allRights grants everything; what the real ones refuse is tested with a real
+// member.
+type allRights struct{}
+
+func (allRights) MayTxn(*auth.Access, *pb.TxnRequest) error { return nil }
+func (allRights) MayReadLease(*auth.Access, int64) error    { return nil }
+func (allRights) MayWriteLease(*auth.Access, int64) error   { return nil }
+func (allRights) MayReadLeases(*auth.Access) error          { return nil }
 
 func newFake() *fake {
 	return &fake{
@@ -45,11 +60,13 @@ func (f *fake) config() Config {
 	return Config{
 		ClusterID: 9, MemberID: 7, Version: "3.7.1",
 		Raft: f, KV: f, Leases: f, Space: f, Upkeep: f,
-		RaftStatus: func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
-		Members:    func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
-		OpenRange:  func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
-		OpenWatch:  f.openWatch,
-		MoveLeader: func(context.Context, uint64) error { return nil },
+		Auth: auth.NewStore(nil), Tokens: token.None{}, Rights: allRights{},
+		RaftStatus:   func() RaftStatus { f.mu.Lock(); defer f.mu.Unlock(); return f.status },
+		Members:      func() []*pb.Member { return []*pb.Member{{ID: 7, Name: "m", ClientURLs: []string{"http://c:1"}}} },
+		OpenRange:    func(r *pb.RangeRequest, chunk int) RangeCursor { return &fakeCursor{f: f, req: r} },
+		OpenWatch:    f.openWatch,
+		MoveLeader:   func(context.Context, uint64) error { return nil },
+		OpenSnapshot: f.openSnapshot, Membership: fakeMembership{},
 	}
 }
 
@@ -297,6 +314,7 @@ func (f *fake) Hash() (uint32, int64, error)                   { return 43, f.Re
 func (f *fake) Defragment(context.Context) error               { return nil }
 func (f *fake) StorageVersion() string                         { return "3.7.0" }
 func (f *fake) ClusterVersion() string                         { return "3.7.0" }
+func (f *fake) Downgrade() string                              { return "" }
 
 // fakeWatch sends everything to its only watcher.
 type fakeWatch struct {
@@ -306,8 +324,8 @@ type fakeWatch struct {
 	busy  bool
 }
 
-func (f *fake) openWatch(ready func()) WatchStream {
-	w := &fakeWatch{f: f, ready: ready}
+func (f *fake) openWatch(o watchfanout.StreamOptions) WatchStream {
+	w := &fakeWatch{f: f, ready: o.Ready}
 	f.mu.Lock()
 	f.watch = append(f.watch, w)
 	f.mu.Unlock()
@@ -376,4 +394,52 @@ func eventually(cond func() bool) bool {
 		time.Sleep(time.Millisecond)
 	}
 	return false
+}
+
+// fakeSnapshot is a snapshot in memory that knows whether it was closed.
+type fakeSnapshot struct {
+	*bytes.Reader
+	closed atomic.Bool
+}
+
+func (s *fakeSnapshot) SizeBytes() int64 { return s.Size() }
+func (s *fakeSnapshot) Close()           { s.closed.Store(true) }
+
+func (f *fake) openSnapshot(context.Context) (SnapshotFile, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.snap == nil {
+		return nil, engine.ErrSnapshotSpace
+	}
+	return f.snap, nil
+}
+
+// fakeMembership echoes what it is asked for.
+type fakeMembership struct{}
+
+func (fakeMembership) Add(_ context.Context, urls []string, learner bool) (*pb.Member, []*pb.Member, error) {
+	m := &pb.Member{ID: 8, PeerURLs: urls, IsLearner: learner}
+	return m, []*pb.Member{{ID: 7}, m}, nil
+}
+
+func (fakeMembership) Remove(_ context.Context, id uint64) ([]*pb.Member, error) {
+	if id != 7 {
+		return nil, engine.ErrMemberNotFound
+	}
+	return []*pb.Member{{ID: id, Name: "removed"}}, nil
+}
+
+func (fakeMembership) Update(_ context.Context, id uint64, urls []string, sound bool) ([]*pb.Member, error) {
+	return []*pb.Member{{ID: id, PeerURLs: urls, Name: fmt.Sprint("sound ", sound)}}, nil
+}
+
+func (fakeMembership) Promote(_ context.Context, id uint64) ([]*pb.Member, error) {
+	return []*pb.Member{{ID: id, Name: "promoted"}}, nil
+}
+
+func (fakeMembership) Downgrade(_ context.Context, r *pb.DowngradeRequest) (string, error) {
+	if r.Version == "" {
+		return "", errors.New("etcdserver: wrong downgrade target version format")
+	}
+	return r.Version + "!", nil
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,6 +15,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // This file is the grpc-go transport, the only one that blocks a goroutine on
@@ -42,9 +43,10 @@ const (
 	grpcWorkers = 128
 )
 
-func newGRPCServer(s *Server) *grpc.Server {
+func newGRPCServer(s *Server, workers uint32) *grpc.Server {
 	cfg := &s.cfg
 	opts := []grpc.ServerOption{
+		grpc.Creds(connCredentials{}),
 		grpc.ForceServerCodecV2(newCodec(&s.net)),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -55,9 +57,12 @@ func newGRPCServer(s *Server) *grpc.Server {
 		grpc.SharedWriteBuffer(true),
 		grpc.InitialWindowSize(grpcStreamWindow),
 		grpc.InitialConnWindowSize(grpcConnWindow),
-		grpc.NumStreamWorkers(grpcWorkers),
+		grpc.NumStreamWorkers(workers),
 		grpc.ReadBufferSize(grpcBufferBytes),
 		grpc.WriteBufferSize(grpcBufferBytes),
+	}
+	if cfg.GRPCStats != nil {
+		opts = append(opts, grpc.StatsHandler(cfg.GRPCStats))
 	}
 	if cfg.MaxConcurrentStreams != 0 {
 		opts = append(opts, grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams))
@@ -91,6 +96,11 @@ func (s *Server) ServeGRPC(lis net.Listener) error {
 
 // stopGRPC lets calls finish until ctx ends and then cuts the connections.
 func (s *Server) stopGRPC(ctx context.Context) {
+	s.grpcHTTP.Stop() // its connections are an http.Server's, which has been closed
+	if s.loop != nil {
+		s.loop.close()
+		defer s.loop.awaitServed()
+	}
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
@@ -132,10 +142,11 @@ func (s *Server) serviceDesc(name string, methods []*Method) *grpc.ServiceDesc {
 
 // protoFile names the file that describes a service, for reflection.
 func protoFile(service string) string {
-	if strings.HasPrefix(service, "etcdserverpb.") {
-		return "etcdserverpb/rpc.proto"
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	if err != nil {
+		return ""
 	}
-	return ""
+	return d.ParentFile().Path()
 }
 
 func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error) (any, error) {
@@ -151,7 +162,7 @@ func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error)
 	}
 	took := s.cfg.Clock.now().Sub(g.start)
 	m.stats.endUnary(code, took)
-	if took > s.slow.limit || s.slow.debug {
+	if took > s.slow.limit || s.slow.debug() {
 		s.slow.ended(&g.Call, took)
 	}
 	var resp *rawResponse
@@ -173,25 +184,42 @@ func (s *Server) runUnary(ctx context.Context, g *syncCall, dec func(any) error)
 	}
 	g.Method.stats.received.Add(1)
 	g.Req = g.in.bytes()
-	if err := s.admitCall(ctx, g.Method); err != nil {
+	if err := s.admitCall(ctx, g.Method, false); err != nil {
 		return err
+	}
+	if s.cfg.Tracer != nil {
+		return s.runTraced(g)
 	}
 	g.Method.Unary(&g.Call)
 	return g.await()
+}
+
+// runTraced is the rest of runUnary within a span.
+func (s *Server) runTraced(g *syncCall) error {
+	ctx, end := s.startSpan(g.Ctx, g.Method.FullName(), g.Req)
+	g.Ctx = ctx
+	g.Method.Unary(&g.Call)
+	err := g.await()
+	end(err)
+	return err
 }
 
 func contextStatus(ctx context.Context) error {
 	return status.FromContextError(ctx.Err()).Err()
 }
 
-// admitCall refuses what this member cannot serve at all.
-func (s *Server) admitCall(ctx context.Context, m *Method) error {
+// admitCall refuses what this member cannot serve at all, and clients that may
+// not call the method. own is a call of the server's own.
+func (s *Server) admitCall(ctx context.Context, m *Method, own bool) error {
 	st := s.cfg.RaftStatus()
 	if st.IsLearner && !m.Learner {
 		return errNotSupportedLearner
 	}
 	if st.Lead == 0 && requiresLeader(ctx) {
 		return errNoLeader
+	}
+	if m.Auth > AuthHandler && !own && s.cfg.Auth.Enabled() {
+		return s.authorize(ctx, m.Auth)
 	}
 	return nil
 }
@@ -208,7 +236,7 @@ func requiresLeader(ctx context.Context) bool {
 func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
 	m.stats.started.Add(1)
 	defer func() { m.stats.end(status.Code(err)) }()
-	if err := s.admitCall(gs.Context(), m); err != nil {
+	if err := s.admitCall(gs.Context(), m, false); err != nil {
 		return err
 	}
 	st := newStream(gs.Context(), s, m)
@@ -220,6 +248,9 @@ func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
 	if !m.ClientStreams {
 		if err := p.receiveOne(); err != nil {
 			return err
+		}
+		if p.endSpan != nil {
+			defer func() { p.endSpan(err) }()
 		}
 		return p.sendLoop()
 	}
@@ -239,6 +270,7 @@ type grpcStream struct {
 	out      Out        // owned by the sender
 	received chan error // how the receiver ended
 	room     chan struct{}
+	endSpan  func(error) // nil without a tracer
 }
 
 // receiveOne hands the only message of a server-streaming call over.
@@ -248,6 +280,9 @@ func (p *grpcStream) receiveOne() error {
 	}
 	p.Method.stats.received.Add(1)
 	defer p.in.free()
+	if p.srv.cfg.Tracer != nil {
+		_, p.endSpan = p.srv.startSpan(p.gs.Context(), p.Method.FullName(), p.in.bytes())
+	}
 	return p.session.Recv(p.in.bytes())
 }
 

@@ -5,6 +5,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
+	"quire/engine/auth"
 )
 
 const (
@@ -14,12 +15,12 @@ const (
 
 func (s *Server) kvMethods() []*Method {
 	return []*Method{
-		{Service: kvService, Name: "Range", Unary: s.serveRange, Learner: true},
-		{Service: kvService, Name: "RangeStream", Open: s.openRangeStream},
-		{Service: kvService, Name: "Put", Unary: s.servePut},
-		{Service: kvService, Name: "DeleteRange", Unary: s.serveDeleteRange},
-		{Service: kvService, Name: "Txn", Unary: s.serveTxn},
-		{Service: kvService, Name: "Compact", Unary: s.serveCompact},
+		{Service: kvService, Name: "Range", Auth: AuthHandler, Unary: s.serveRange, Learner: true},
+		{Service: kvService, Name: "RangeStream", Auth: AuthHandler, Open: s.openRangeStream},
+		{Service: kvService, Name: "Put", Auth: AuthHandler, Unary: s.servePut},
+		{Service: kvService, Name: "DeleteRange", Auth: AuthHandler, Unary: s.serveDeleteRange},
+		{Service: kvService, Name: "Txn", Auth: AuthHandler, Unary: s.serveTxn},
+		{Service: kvService, Name: "Compact", Auth: AuthRoot, Unary: s.serveCompact},
 	}
 }
 
@@ -49,7 +50,24 @@ func (s *Server) serveRange(c *Call) {
 }
 
 func doRange(c *Call) {
+	id, acc, err := c.access()
+	if err == nil {
+		err = acc.Read(c.rng.Key, c.rng.RangeEnd)
+	}
+	if err != nil {
+		c.Fail(err)
+		return
+	}
 	b, rev, err := c.srv.cfg.KV.Range(&c.rng, c.body())
+	c.finishRead(id, b, rev, err)
+}
+
+// finishRead ends the call with what was read, unless the right to it is not
+// certain any more.
+func (c *Call) finishRead(id auth.Identity, b []byte, rev int64, err error) {
+	if changed := c.srv.still(id); changed != nil {
+		err = changed
+	}
 	if err != nil {
 		c.Fail(err)
 		return
@@ -60,7 +78,7 @@ func doRange(c *Call) {
 func (s *Server) servePut(c *Call) {
 	if cost, ok := scanPut(c.Req); ok {
 		if s.admit(c, cost) {
-			c.propose(engine.OpPut, c.Req)
+			c.proposeAs(engine.OpPut, c.Req)
 		}
 		return
 	}
@@ -76,12 +94,12 @@ func (s *Server) servePut(c *Call) {
 		c.Fail(err)
 		return
 	}
-	c.propose(engine.OpPut, c.Req)
+	c.proposeAs(engine.OpPut, c.Req)
 }
 
 func (s *Server) serveDeleteRange(c *Call) {
 	if scanDelete(c.Req) {
-		c.propose(engine.OpDeleteRange, c.Req)
+		c.proposeAs(engine.OpDeleteRange, c.Req)
 		return
 	}
 	r := &pb.DeleteRangeRequest{}
@@ -93,13 +111,13 @@ func (s *Server) serveDeleteRange(c *Call) {
 		c.Fail(err)
 		return
 	}
-	c.propose(engine.OpDeleteRange, c.Req)
+	c.proposeAs(engine.OpDeleteRange, c.Req)
 }
 
 func (s *Server) serveTxn(c *Call) {
 	if cost, ok := scanTxn(c.Req, s.cfg.MaxTxnOps); ok {
 		if s.admit(c, cost) {
-			c.propose(engine.OpTxn, c.Req)
+			c.proposeAs(engine.OpTxn, c.Req)
 		}
 		return
 	}
@@ -129,7 +147,7 @@ func (s *Server) decodeTxn(c *Call) {
 	readOnly, serializable := classifyTxn(r)
 	switch {
 	case !readOnly:
-		c.propose(engine.OpTxn, c.Req)
+		s.proposeTxn(c, r)
 	case serializable:
 		doReadTxn(c)
 	default:
@@ -137,13 +155,45 @@ func (s *Server) decodeTxn(c *Call) {
 	}
 }
 
-func doReadTxn(c *Call) {
-	b, rev, err := c.srv.cfg.KV.ReadTxn(&c.txn, c.body())
-	if err != nil {
+// proposeTxn proposes a transaction with the client's rights, unless it needs
+// none because it touches no key.
+func (s *Server) proposeTxn(c *Call, r *pb.TxnRequest) {
+	if !s.cfg.Auth.Enabled() {
+		c.propose(engine.OpTxn, c.Req)
+		return
+	}
+	nobody := s.cfg.Auth.Access(auth.Identity{})
+	if s.cfg.Rights.MayTxn(&nobody, r) != nil {
+		c.proposeAs(engine.OpTxn, c.Req)
+		return
+	}
+	if _, err := c.identity(); err != nil { // a wrong token is refused all the same
 		c.Fail(err)
 		return
 	}
-	c.Finish(b, rev)
+	c.propose(engine.OpTxn, c.Req)
+}
+
+func doReadTxn(c *Call) {
+	var id auth.Identity
+	if c.srv.cfg.Auth.Enabled() {
+		var err error
+		if id, err = c.mayTxn(); err != nil {
+			c.Fail(err)
+			return
+		}
+	}
+	b, rev, err := c.srv.cfg.KV.ReadTxn(&c.txn, c.body())
+	c.finishRead(id, b, rev, err)
+}
+
+// mayTxn checks the right to everything in the call's transaction.
+func (c *Call) mayTxn() (auth.Identity, error) {
+	id, acc, err := c.access()
+	if err == nil {
+		err = c.srv.cfg.Rights.MayTxn(&acc, &c.txn)
+	}
+	return id, err
 }
 
 // classifyTxn tells whether a transaction only reads, and then whether all of
@@ -195,6 +245,7 @@ func (s *Server) awaitCompacted(c *Call, rev int64) {
 // its InternalRaftRequest, which wraps the request (tag and length) and adds a
 // header with a 64-bit request ID (14 bytes).
 func proposalBytes(body []byte) int {
-	lenBytes := (bits.Len64(uint64(len(body))|1) + 6) / 7
-	return 14 + 1 + lenBytes + len(body)
+	return 14 + 1 + uvarintBytes(uint64(len(body))) + len(body)
 }
+
+func uvarintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }

@@ -5,6 +5,7 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
+	"quire/engine/auth"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -13,11 +14,11 @@ const leaseService = "etcdserverpb.Lease"
 
 func (s *Server) leaseMethods() []*Method {
 	return []*Method{
-		{Service: leaseService, Name: "LeaseGrant", Unary: s.serveLeaseGrant},
-		{Service: leaseService, Name: "LeaseRevoke", Unary: s.serveLeaseRevoke},
-		{Service: leaseService, Name: "LeaseKeepAlive", Open: s.openKeepAlive, ClientStreams: true},
-		{Service: leaseService, Name: "LeaseTimeToLive", Unary: s.serveTimeToLive},
-		{Service: leaseService, Name: "LeaseLeases", Unary: s.serveLeases},
+		{Service: leaseService, Name: "LeaseGrant", Auth: AuthHandler, Unary: s.serveLeaseGrant},
+		{Service: leaseService, Name: "LeaseRevoke", Auth: AuthHandler, Unary: s.serveLeaseRevoke},
+		{Service: leaseService, Name: "LeaseKeepAlive", Auth: AuthHandler, Open: s.openKeepAlive, ClientStreams: true},
+		{Service: leaseService, Name: "LeaseTimeToLive", Auth: AuthHandler, Unary: s.serveTimeToLive},
+		{Service: leaseService, Name: "LeaseLeases", Auth: AuthHandler, Unary: s.serveLeases},
 	}
 }
 
@@ -28,6 +29,9 @@ func (s *Server) serveLeaseGrant(c *Call) {
 	var r pb.LeaseGrantRequest
 	if err := decode(&c.Req, &r); err != nil {
 		c.Fail(err)
+		return
+	}
+	if !c.require(AuthUser) {
 		return
 	}
 	body := c.Req
@@ -49,7 +53,9 @@ func (s *Server) serveLeaseRevoke(c *Call) {
 		c.Fail(err)
 		return
 	}
-	c.propose(engine.OpLeaseRevoke, c.Req)
+	if c.require(AuthUser) {
+		c.proposeAs(engine.OpLeaseRevoke, c.Req)
+	}
 }
 
 func (s *Server) serveTimeToLive(c *Call) {
@@ -59,7 +65,18 @@ func (s *Server) serveTimeToLive(c *Call) {
 		return
 	}
 	c.linearize(func(c *Call) {
+		if !c.require(AuthUser) {
+			return
+		}
+		before := s.cfg.Auth.Revision()
+		if err := s.mayKnowKeys(c, &r); err != nil {
+			c.Fail(err)
+			return
+		}
 		info, err := s.cfg.Leases.LeaseTimeToLive(r.ID, r.Keys)
+		if r.Keys && s.cfg.Auth.Enabled() && s.cfg.Auth.Revision() != before {
+			err = auth.ErrOldRevision
+		}
 		resp := pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}
 		switch {
 		case err == nil:
@@ -72,8 +89,38 @@ func (s *Server) serveTimeToLive(c *Call) {
 	})
 }
 
+// mayKnowKeys checks the right to read the keys of a lease, if they are asked
+// for (CVE-2023-32082).
+func (s *Server) mayKnowKeys(c *Call, r *pb.LeaseTimeToLiveRequest) error {
+	if !r.Keys || !s.cfg.Auth.Enabled() {
+		return nil
+	}
+	_, acc, err := c.access()
+	if err != nil {
+		return err
+	}
+	return s.cfg.Rights.MayReadLease(&acc, r.ID)
+}
+
 func (s *Server) serveLeases(c *Call) {
 	ids := s.cfg.Leases.Leases()
+	if !c.require(AuthUser) {
+		return
+	}
+	if s.cfg.Auth.Enabled() {
+		before := s.cfg.Auth.Revision()
+		_, acc, err := c.access()
+		if err == nil {
+			err = s.cfg.Rights.MayReadLeases(&acc)
+		}
+		if err == nil && !acc.AllLeases() && s.cfg.Auth.Revision() != before {
+			err = auth.ErrOldRevision
+		}
+		if err != nil {
+			c.Fail(err)
+			return
+		}
+	}
 	b := c.body()
 	for _, id := range ids {
 		var buf [16]byte
@@ -104,6 +151,9 @@ func (k *keepAliveSession) Recv(msg []byte) error {
 	// The revision is read first, so that no answer claims a revision at
 	// which the lease was gone already.
 	k.rev = cfg.KV.Revision()
+	if err := k.mayRenew(r.ID); err != nil {
+		return err
+	}
 	ttl, err := cfg.Leases.LeaseRenew(r.ID)
 	if errors.Is(err, engine.ErrLeaseNotFound) {
 		ttl, err = 0, nil
@@ -112,6 +162,34 @@ func (k *keepAliveSession) Recv(msg []byte) error {
 		return err
 	}
 	k.pending, k.id, k.ttl = true, r.ID, ttl
+	return nil
+}
+
+// mayRenew checks the right to write the keys of the lease; who has no right to
+// any of them keeps nothing alive.
+func (k *keepAliveSession) mayRenew(id int64) error {
+	s := k.stream.srv
+	before := s.cfg.Auth.Revision()
+	if !s.cfg.Auth.Enabled() {
+		return nil
+	}
+	who, err := s.identify(k.stream.Ctx)
+	if err != nil {
+		return err
+	}
+	acc := s.cfg.Auth.Access(who)
+	switch {
+	case acc.AllLeases():
+		return nil
+	case !who.Known:
+		return auth.ErrUserEmpty
+	}
+	if err := s.cfg.Rights.MayWriteLease(&acc, id); err != nil {
+		return err
+	}
+	if s.cfg.Auth.Revision() != before {
+		return auth.ErrOldRevision
+	}
 	return nil
 }
 

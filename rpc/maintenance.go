@@ -1,7 +1,10 @@
 package rpc
 
 import (
+	"context"
+
 	"go.uber.org/zap"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
@@ -11,14 +14,14 @@ const maintenanceService = "etcdserverpb.Maintenance"
 
 func (s *Server) maintenanceMethods() []*Method {
 	return []*Method{
-		{Service: maintenanceService, Name: "Alarm", Unary: s.serveAlarm},
-		{Service: maintenanceService, Name: "Status", Unary: s.serveStatus, Learner: true},
-		{Service: maintenanceService, Name: "Defragment", Unary: s.serveDefragment, Blocking: true},
-		{Service: maintenanceService, Name: "Hash", Unary: s.serveHash, Blocking: true},
-		{Service: maintenanceService, Name: "HashKV", Unary: s.serveHashKV, Blocking: true},
-		{Service: maintenanceService, Name: "Snapshot", Open: openUnimplemented, Learner: true},
-		{Service: maintenanceService, Name: "MoveLeader", Unary: s.serveMoveLeader, Blocking: true},
-		{Service: maintenanceService, Name: "Downgrade", Unary: serveUnimplemented},
+		{Service: maintenanceService, Name: "Alarm", Auth: AuthHandler, Unary: s.serveAlarm},
+		{Service: maintenanceService, Name: "Status", Auth: AuthUser, Unary: s.serveStatus, Learner: true},
+		{Service: maintenanceService, Name: "Defragment", Auth: AuthRoot, Unary: s.serveDefragment, Blocking: true},
+		{Service: maintenanceService, Name: "Hash", Auth: AuthRoot, Unary: s.serveHash, Blocking: true},
+		{Service: maintenanceService, Name: "HashKV", Auth: AuthRoot, Unary: s.serveHashKV, Blocking: true},
+		{Service: maintenanceService, Name: "Snapshot", Auth: AuthRoot, Open: s.openSnapshot, Learner: true},
+		{Service: maintenanceService, Name: "MoveLeader", Auth: AuthRoot, Unary: s.serveMoveLeader, Blocking: true},
+		{Service: maintenanceService, Name: "Downgrade", Auth: AuthRoot, Unary: s.serveDowngrade, Blocking: true},
 	}
 }
 
@@ -28,6 +31,13 @@ func (s *Server) serveAlarm(c *Call) {
 	var r pb.AlarmRequest
 	if err := decode(&c.Req, &r); err != nil {
 		c.Fail(err)
+		return
+	}
+	need := AuthRoot
+	if r.Action == pb.AlarmRequest_GET {
+		need = AuthUser
+	}
+	if !c.require(need) {
 		return
 	}
 	c.applied = func(c *Call, r *engine.Reply) {
@@ -56,6 +66,9 @@ func (s *Server) serveStatus(c *Call) {
 		StorageVersion:   s.cfg.Upkeep.StorageVersion(),
 		DowngradeInfo:    &pb.DowngradeInfo{},
 	}
+	if target := s.cfg.Upkeep.Downgrade(); target != "" {
+		resp.DowngradeInfo.Enabled, resp.DowngradeInfo.TargetVersion = true, target
+	}
 	if st.Lead == 0 {
 		resp.Errors = append(resp.Errors, errNoLeader.Text)
 	}
@@ -67,6 +80,10 @@ func (s *Server) serveStatus(c *Call) {
 
 func (s *Server) serveDefragment(c *Call) {
 	s.cfg.Logger.Info("starting defragment")
+	if s.cfg.StopServingOnDefrag {
+		s.health.set(healthpb.HealthCheckResponse_NOT_SERVING)
+		defer s.health.set(healthpb.HealthCheckResponse_SERVING)
+	}
 	if err := s.cfg.Upkeep.Defragment(c.Ctx); err != nil {
 		s.cfg.Logger.Warn("failed to defragment", zap.Error(err))
 		c.Fail(err)
@@ -117,12 +134,39 @@ func (s *Server) serveMoveLeader(c *Call) {
 		if m.ID != r.TargetID || m.IsLearner {
 			continue
 		}
-		if err := s.cfg.MoveLeader(c.Ctx, r.TargetID); err != nil {
-			c.Fail(err)
-			return
+		if r.TargetID != s.cfg.MemberID {
+			if err := s.moveLeader(c.Ctx, r.TargetID); err != nil {
+				c.Fail(err)
+				return
+			}
 		}
 		c.finishBare(c.body())
 		return
 	}
 	c.Fail(errBadLeaderTransferee)
+}
+
+// moveLeader does not wait for ever for a member that does not answer.
+func (s *Server) moveLeader(ctx context.Context, to uint64) error {
+	limited, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout())
+	defer cancel()
+	err := s.cfg.MoveLeader(limited, to)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return errTransferTimeout
+	}
+	return err
+}
+
+func (s *Server) serveDowngrade(c *Call) {
+	var r pb.DowngradeRequest
+	if err := decode(&c.Req, &r); err != nil {
+		c.Fail(err)
+		return
+	}
+	version, err := s.cfg.Membership.Downgrade(c.Ctx, &r)
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	c.finishMessage(&pb.DowngradeResponse{Version: version}, s.cfg.KV.Revision())
 }

@@ -16,12 +16,30 @@ type Method struct {
 	// Blocking: the handler may wait; a transport that serves calls on a
 	// connection's goroutine gives it one of its own.
 	Blocking bool
+	// Auth is what a client needs while authentication is enabled. It has to be
+	// set: New refuses a method that leaves it open.
+	Auth AuthNeed
 	// Learner: a learner answers it. LearnerRead asks the handler itself,
 	// because it depends on the request.
 	Learner bool
 
 	stats methodStats
 }
+
+// AuthNeed is what a client has to be to call a method.
+type AuthNeed byte
+
+const (
+	authUnset AuthNeed = iota
+	// AuthAnybody: no question asked.
+	AuthAnybody
+	// AuthHandler: the handler checks, because it depends on the request.
+	AuthHandler
+	// AuthUser: somebody, whoever it is.
+	AuthUser
+	// AuthRoot: somebody with the role root.
+	AuthRoot
+)
 
 // FullName returns the HTTP/2 path.
 func (m *Method) FullName() string { return "/" + m.Service + "/" + m.Name }

@@ -38,6 +38,10 @@ func (s *Server) admit(c *Call, cost int) bool {
 	if cost == 0 || !s.cfg.Space.QuotaExceeded(cost) {
 		return true
 	}
+	// Whoever does not say who they are raises no alarm.
+	if !c.require(AuthUser) {
+		return false
+	}
 	if s.cfg.Space.HasAlarm(pb.AlarmType_NOSPACE) {
 		c.Fail(errNoSpace)
 		return false

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	pb "quire/api/etcdserverpb"
+	"quire/engine/auth"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -19,7 +20,8 @@ type rangeSession struct {
 		sync.Mutex
 		ready bool // the read may run
 	}
-	cursor RangeCursor // owned by Next
+	cursor RangeCursor   // owned by Next
+	id     auth.Identity // whose read it is; owned by Next
 }
 
 func (s *Server) openRangeStream(st *Stream) Session {
@@ -63,9 +65,15 @@ func (r *rangeSession) Next(out *Out) (Next, error) {
 	}
 	cfg := &r.stream.srv.cfg
 	if r.cursor == nil {
+		if err := r.permit(); err != nil {
+			return NextEnd, err
+		}
 		r.cursor = cfg.OpenRange(&r.req, cfg.MaxRequestBytes)
 	}
 	b, rev, done, err := r.cursor.Next(out.begin())
+	if changed := r.stream.srv.still(r.id); changed != nil {
+		err = changed
+	}
 	if err != nil {
 		return NextEnd, err
 	}
@@ -74,6 +82,16 @@ func (r *rangeSession) Next(out *Out) (Next, error) {
 		return NextEnd, nil
 	}
 	return NextMore, nil
+}
+
+// permit checks the right to read the range, when the read may run.
+func (r *rangeSession) permit() (err error) {
+	s := r.stream.srv
+	if r.id, err = s.identify(r.stream.Ctx); err != nil {
+		return err
+	}
+	acc := s.cfg.Auth.Access(r.id)
+	return acc.Read(r.req.Key, r.req.RangeEnd)
 }
 
 // wrap puts the header, if this is the last chunk, and the tag and length of

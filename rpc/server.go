@@ -4,14 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 
 	pb "quire/api/etcdserverpb"
+	"quire/engine/auth"
+	"quire/rpc/token"
+	"quire/watchfanout"
 )
 
 // Config is what a Server is built from. Validate names every fault.
@@ -38,11 +45,27 @@ type Config struct {
 	KeepAlive KeepAlive
 	// ExtensiveMetrics adds a histogram of handling times per method.
 	ExtensiveMetrics bool
-	// Pprof serves /debug/pprof.
-	Pprof bool
+	// Pprof serves /debug/pprof, Traces /debug/requests and /debug/events.
+	Pprof, Traces bool
+	// LogLevel, if not nil, serves /debug/loglevel.
+	LogLevel http.Handler
+	// Tracer, if not nil, makes a span of each request, GRPCStats those of the calls
+	// around them.
+	Tracer    trace.Tracer
+	GRPCStats stats.Handler
+	// StopServingOnDefrag makes the health service say NOT_SERVING while the store
+	// is being defragmented.
+	StopServingOnDefrag bool
+	// Gateway serves the JSON API under /v3/.
+	Gateway bool
 
 	Logger *zap.Logger
 	Clock  Clock
+	// ClientCertAuth makes the common name of a verified client certificate the
+	// user of requests without a token.
+	ClientCertAuth bool
+	// BcryptCost of new passwords, 4 to 31; others are 10.
+	BcryptCost int
 	// Registry receives this package's metrics and is what /metrics shows; nil
 	// makes one.
 	Registry *prometheus.Registry
@@ -53,18 +76,25 @@ type Config struct {
 	Leases     Leases
 	Space      Space
 	Upkeep     Upkeep
+	// Auth is the applied store of users, Tokens what says who a client is.
+	Auth   *auth.Store
+	Tokens token.Provider
+	Rights Rights
 	// Members lists the applied membership.
 	Members func() []*pb.Member
 	// OpenRange starts a cursor; chunkBytes is what a chunk should not much exceed.
 	OpenRange func(req *pb.RangeRequest, chunkBytes int) RangeCursor
-	// OpenWatch opens a client's watch cursors. ready is called from any
-	// goroutine when Fill has something again; it does not block.
-	OpenWatch func(ready func()) WatchStream
+	// OpenWatch opens a client's watch cursors.
+	OpenWatch func(watchfanout.StreamOptions) WatchStream
+	// OpenSnapshot writes the applied state as an etcd database. It may take long.
+	OpenSnapshot func(ctx context.Context) (SnapshotFile, error)
+	// SnapshotStall is how long a client may take for one chunk of a snapshot
+	// before it loses the file; 0: 5 min.
+	SnapshotStall time.Duration
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
-	// ChangeMembers serves a Cluster method (its name and request bytes) that
-	// changes the membership and returns the response's body; nil refuses.
-	ChangeMembers func(ctx context.Context, method string, req []byte) (body []byte, err error)
+	// Membership changes the membership and the cluster's version.
+	Membership Membership
 }
 
 // KeepAlive is grpc's keepalive policy.
@@ -89,6 +119,10 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxTxnOps, DefaultMaxTxnOps)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.SlowRequest, 300*time.Millisecond)
+	setDefault(&c.SnapshotStall, defaultSnapshotStall)
+	if c.BcryptCost < bcrypt.MinCost || c.BcryptCost > bcrypt.MaxCost {
+		c.BcryptCost = bcrypt.DefaultCost
+	}
 	setDefault(&c.KeepAlive.MinTime, 5*time.Second)
 	setDefault(&c.KeepAlive.Interval, 2*time.Hour)
 	setDefault(&c.KeepAlive.Timeout, 20*time.Second)
@@ -116,8 +150,10 @@ func (c *Config) Validate() error {
 	}{
 		{"Raft", c.Raft == nil}, {"RaftStatus", c.RaftStatus == nil}, {"KV", c.KV == nil},
 		{"Leases", c.Leases == nil}, {"Space", c.Space == nil}, {"Upkeep", c.Upkeep == nil},
+		{"Auth", c.Auth == nil}, {"Tokens", c.Tokens == nil}, {"Rights", c.Rights == nil},
 		{"Members", c.Members == nil}, {"OpenRange", c.OpenRange == nil},
 		{"OpenWatch", c.OpenWatch == nil}, {"MoveLeader", c.MoveLeader == nil},
+		{"OpenSnapshot", c.OpenSnapshot == nil}, {"Membership", c.Membership == nil},
 		{"Version", c.Version == ""}, {"MemberID", c.MemberID == 0}, {"ClusterID", c.ClusterID == 0},
 	} {
 		if part.missing {
@@ -136,8 +172,9 @@ func (c *Config) RequestTimeout() time.Duration {
 	return 5*time.Second + 2*c.ElectionTimeout
 }
 
-// Server is the API over its parts. It owns the watchdog's and the leader
-// monitor's goroutines and grpc-go's server; the parts belong to the caller.
+// Server is the API over its parts. It owns the goroutines of the watchdog, of
+// the leader monitor and of the password workers, and grpc-go's server; the
+// parts belong to the caller.
 type Server struct {
 	cfg       Config
 	header    header
@@ -148,7 +185,11 @@ type Server struct {
 	proposals proposalStats
 	http      httpStats
 	leader    *leaderMonitor
+	passwords *passwords
 	grpc      *grpc.Server
+	grpcHTTP  *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
+	loop      *loopback    // nil without the gateway
+	json      http.Handler // likewise
 	health    *healthService
 	calls     sync.Pool // of *syncCall
 	slow      slowLog
@@ -169,6 +210,7 @@ func New(cfg Config) (*Server, error) {
 	for _, service := range [][]*Method{
 		s.kvMethods(), s.watchMethods(), s.leaseMethods(),
 		s.clusterMethods(), s.maintenanceMethods(), s.authMethods(),
+		s.lockMethods(), s.electionMethods(),
 	} {
 		s.methods = append(s.methods, service...)
 	}
@@ -176,15 +218,33 @@ func New(cfg Config) (*Server, error) {
 	for _, m := range s.methods {
 		s.byName[m.FullName()] = m
 	}
+	if err := s.checkMethods(); err != nil {
+		return nil, err
+	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
-	s.grpc = newGRPCServer(s)
+	s.grpc, s.grpcHTTP = newGRPCServer(s, grpcWorkers), newGRPCServer(s, 0)
+	s.passwords = newPasswords(cfg.BcryptCost)
 	if err := s.registerMetrics(); err != nil {
+		return nil, err
+	}
+	if err := s.openGateway(); err != nil {
 		return nil, err
 	}
 	go s.dog.run()
 	go s.leader.run()
 	return s, nil
+}
+
+// checkMethods refuses a method that does not say what its clients have to be: it
+// would be open to everybody.
+func (s *Server) checkMethods() error {
+	for _, m := range s.methods {
+		if m.Auth == authUnset {
+			return fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
+		}
+	}
+	return nil
 }
 
 // Close ends what is in flight and stops the server's goroutines: streams get
@@ -194,6 +254,7 @@ func (s *Server) Close(ctx context.Context) {
 	s.leader.failAll(errStopped)
 	s.stopGRPC(ctx)
 	s.leader.close()
+	s.passwords.close()
 	s.dog.close()
 }
 

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -130,7 +131,7 @@ func TestValidation(t *testing.T) {
 		{"Cluster/MemberAdd", &pb.MemberAddRequest{PeerURLs: []string{"ftp://a:1"}}, invalid, "etcdserver: given member URLs are invalid"},
 		{"Cluster/MemberRemove", &pb.MemberRemoveRequest{ID: 5}, codes.NotFound, "etcdserver: member not found"},
 		{"Maintenance/MoveLeader", &pb.MoveLeaderRequest{TargetID: 5}, codes.FailedPrecondition, "etcdserver: bad leader transferee"},
-		{"Maintenance/Downgrade", &pb.DowngradeRequest{}, codes.Unimplemented, "method Downgrade of service etcdserverpb.Maintenance is not implemented"},
+		{"Maintenance/Downgrade", &pb.DowngradeRequest{}, invalid, "etcdserver: wrong downgrade target version format"},
 		{"Auth/Authenticate", &pb.AuthenticateRequest{Name: "root"}, codes.FailedPrecondition, "etcdserver: authentication is not enabled"},
 	} {
 		s := newTestServer(t, newFake(), func(c *Config) { c.MaxTxnOps = 4 })
@@ -152,7 +153,7 @@ func TestMalformedRequests(t *testing.T) {
 		}
 		_, err := s.Invoke(context.Background(), m.FullName(), []byte{0x0a, 0xff, 0xff})
 		var st *Status
-		if m.Name == "Status" || m.Name == "Hash" || m.Name == "Defragment" || m.Name == "LeaseLeases" || m.Name == "Downgrade" {
+		if m.Name == "Status" || m.Name == "Hash" || m.Name == "Defragment" || m.Name == "LeaseLeases" {
 			continue // their requests have no fields, they are not looked at
 		}
 		if !errors.As(err, &st) || st.Code != codes.Internal {
@@ -303,4 +304,64 @@ func TestLearnerAnswersOnlyWhatIsStale(t *testing.T) {
 			wantStatus(t, err, codes.FailedPrecondition, "etcdserver: rpc not supported for learner")
 		}
 	}
+}
+
+// TestMembershipAnswers checks what goes in and out of the Cluster service; what
+// it does is package membership's.
+func TestMembershipAnswers(t *testing.T) {
+	s := newTestServer(t, newFake())
+	var add pb.MemberAddResponse
+	err := call(t, s, "Cluster/MemberAdd", &pb.MemberAddRequest{PeerURLs: []string{" http://b:1", "unix://sock"}, IsLearner: true}, &add)
+	if err != nil || add.Member.ID != 8 || !add.Member.IsLearner || fmt.Sprint(add.Member.PeerURLs) != "[http://b:1 unix://sock]" || len(add.Members) != 2 {
+		t.Errorf("add: %v, %v", &add, err)
+	}
+	if h := add.Header; h == nil || h.ClusterId != 9 || h.MemberId != 7 || h.RaftTerm != 2 || h.Revision != 0 {
+		t.Errorf("header %v: etcd's has no revision", h)
+	}
+	var remove pb.MemberRemoveResponse
+	if err := call(t, s, "Cluster/MemberRemove", &pb.MemberRemoveRequest{ID: 7}, &remove); err != nil || remove.Members[0].Name != "removed" {
+		t.Errorf("remove: %v, %v", &remove, err)
+	}
+	for urls, want := range map[string]string{"http://b:1": "sound true", "b": "sound false", "": "sound false"} {
+		var update pb.MemberUpdateResponse
+		err := call(t, s, "Cluster/MemberUpdate", &pb.MemberUpdateRequest{ID: 7, PeerURLs: []string{urls}}, &update)
+		if err != nil || update.Members[0].Name != want || update.Members[0].PeerURLs[0] != urls {
+			t.Errorf("update to %q: %v, %v", urls, &update, err)
+		}
+	}
+	var promote pb.MemberPromoteResponse
+	if err := call(t, s, "Cluster/MemberPromote", &pb.MemberPromoteRequest{ID: 7}, &promote); err != nil || promote.Members[0].Name != "promoted" {
+		t.Errorf("promote: %v, %v", &promote, err)
+	}
+	var down pb.DowngradeResponse
+	if err := call(t, s, "Maintenance/Downgrade", &pb.DowngradeRequest{Version: "3.6"}, &down); err != nil || down.Version != "3.6!" || down.Header.Revision != 1 {
+		t.Errorf("downgrade: %v, %v", &down, err)
+	}
+}
+
+// TestMoveLeader moves to this member, which is none, and to one that does not
+// answer.
+func TestMoveLeader(t *testing.T) {
+	moved := make(chan uint64, 1)
+	members := []*pb.Member{{ID: 7}, {ID: 8}, {ID: 9, IsLearner: true}}
+	s := newTestServer(t, newFake(), func(c *Config) {
+		c.Members = func() []*pb.Member { return members }
+		c.MoveLeader = func(ctx context.Context, to uint64) error {
+			moved <- to
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	})
+	s.cfg.ElectionTimeout = -2490 * time.Millisecond // a request timeout of 20 ms
+	var resp pb.MoveLeaderResponse
+	if err := call(t, s, "Maintenance/MoveLeader", &pb.MoveLeaderRequest{TargetID: 7}, &resp); err != nil || len(moved) != 0 {
+		t.Errorf("to the leader itself: %v", err)
+	}
+	err := call(t, s, "Maintenance/MoveLeader", &pb.MoveLeaderRequest{TargetID: 8}, &resp)
+	wantStatus(t, err, codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
+	if to := <-moved; to != 8 {
+		t.Errorf("moved to %d", to)
+	}
+	err = call(t, s, "Maintenance/MoveLeader", &pb.MoveLeaderRequest{TargetID: 9}, &resp)
+	wantStatus(t, err, codes.FailedPrecondition, "etcdserver: bad leader transferee")
 }

@@ -49,8 +49,14 @@ func (g *syncCall) await() error {
 }
 
 // Invoke runs a unary method for a caller inside the process and returns the
-// response's wire bytes.
+// response's wire bytes. Whose call it is is told by ctx, as for a client: the
+// token in its incoming metadata, or the certificate of its peer.
 func (s *Server) Invoke(ctx context.Context, fullName string, req []byte) ([]byte, error) {
+	return s.invoke(ctx, fullName, req, false)
+}
+
+// invoke is Invoke; own says that the call is the server's own and may everything.
+func (s *Server) invoke(ctx context.Context, fullName string, req []byte, own bool) ([]byte, error) {
 	m := s.byName[fullName]
 	if m == nil || m.streaming() {
 		return nil, unimplemented("", fullName)
@@ -59,8 +65,8 @@ func (s *Server) Invoke(ctx context.Context, fullName string, req []byte) ([]byt
 	defer g.release()
 	g.start = s.cfg.Clock.now()
 	g.begin(s, m, req)
-	g.Ctx = ctx
-	if err := s.admitCall(ctx, m); err != nil {
+	g.Ctx, g.own = ctx, own
+	if err := s.admitCall(ctx, m, own); err != nil {
 		return nil, err
 	}
 	m.Unary(&g.Call)
@@ -77,7 +83,7 @@ func (s *Server) Compact(ctx context.Context, rev int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.Invoke(ctx, "/"+kvService+"/Compact", req)
+	_, err = s.invoke(ctx, "/"+kvService+"/Compact", req, true)
 	var st *Status
 	if errors.As(err, &st) && st == StatusOf(engine.ErrCompacted) {
 		return nil

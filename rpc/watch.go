@@ -28,7 +28,7 @@ var ErrRetryRecv = errors.New("rpc: session is full")
 
 func (s *Server) watchMethods() []*Method {
 	return []*Method{{
-		Service: watchService, Name: "Watch", Open: s.openWatch,
+		Service: watchService, Name: "Watch", Auth: AuthHandler, Open: s.openWatch,
 		ClientStreams: true, Duplex: true,
 	}}
 }
@@ -40,7 +40,10 @@ type watchSession struct {
 }
 
 func (s *Server) openWatch(st *Stream) Session {
-	return &watchSession{stream: st, cur: s.cfg.OpenWatch(st.Wake)}
+	rights := &watchRights{stream: st}
+	return &watchSession{stream: st, cur: s.cfg.OpenWatch(watchfanout.StreamOptions{
+		Ready: st.Wake, Permit: rights.permit, Keep: rights.keep,
+	})}
 }
 
 func (w *watchSession) Recv(msg []byte) error {
@@ -83,9 +86,9 @@ func (w *watchSession) Next(out *Out) (Next, error) {
 func (w *watchSession) Close() { w.cur.Close() }
 
 // OpenHubWatch makes the streams of a hub what Config.OpenWatch gives.
-func OpenHubWatch(hub *watchfanout.Hub) func(ready func()) WatchStream {
-	return func(ready func()) WatchStream {
-		return hubStream{hub.OpenStream(watchfanout.StreamOptions{Ready: ready})}
+func OpenHubWatch(hub *watchfanout.Hub) func(watchfanout.StreamOptions) WatchStream {
+	return func(o watchfanout.StreamOptions) WatchStream {
+		return hubStream{hub.OpenStream(o)}
 	}
 }
 

@@ -230,11 +230,11 @@ func TestHistoryError(t *testing.T) {
 		}
 		r.m.fail = errors.New("page 7 is corrupt")
 		c := r.open()
+		c.create(&pb.WatchCreateRequest{Key: []byte("a")}) // first: the other is canceled at any time from its creation on
 		c.create(&pb.WatchCreateRequest{Key: []byte("a"), StartRevision: 5})
-		c.create(&pb.WatchCreateRequest{Key: []byte("a")})
 		synctest.Wait()
 		r.txn(put("a", "x"))
-		want(t, c.drain(), "@10 id=0 created", "@10 id=1 created", `@10 id=0 canceled reason="page 7 is corrupt"`, "@11 id=1 put(a=x)@11")
+		want(t, c.drain(), "@10 id=0 created", "@10 id=1 created", `@10 id=1 canceled reason="page 7 is corrupt"`, "@11 id=0 put(a=x)@11")
 		if len(told) != 1 || r.hub.Stats().HistoryErrors != 1 {
 			t.Fatal(told)
 		}

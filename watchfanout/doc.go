@@ -54,6 +54,8 @@
 //   - A notification of revision R comes after every event up to R of the
 //     watchers that it is for: it is queued like an event, while all those
 //     watchers are synced.
+//   - A watcher whose client loses the right to it is canceled soon, without
+//     what was queued for it.
 //   - A watcher whose next revision was compacted is canceled with
 //     compact_revision, after the events that were queued for it.
 //
@@ -77,12 +79,13 @@
 //	queue.mu   one stream's queue. Held for a few instructions.
 //	leaves     workList.mu, chunkCache.mu, ticker.mu.
 //
-// No lock is held while History, Ready or Permit is called. Header is called
-// under locks. What is queued is immutable but for cursor.members (stream.mu)
+// No lock is held while History, Ready, Permit or Keep is called. Header and
+// what Keep returned are called under locks. What is queued is immutable but for cursor.members (stream.mu)
 // and batch.refs (atomic).
 //
-// Goroutines: Options.Workers workers and the ticker, from NewHub to Close. A
-// timer runs while the total budget is exceeded.
+// Goroutines: Options.Workers workers, the ticker and the loop that checks
+// rights again (recheck.go), from NewHub to Close. A timer runs while the total
+// budget is exceeded.
 //
 // # Bounds
 //
@@ -97,7 +100,8 @@
 //     stream is given nothing before it calls Fill. It can be exceeded by a
 //     chunk for each worker, and by an item for each stream that had nothing.
 //   - Answers to create and cancel requests: Options.MaxControls for a stream,
-//     then ErrBusy; one for each watcher of a cursor that compaction passes.
+//     then ErrBusy; one for each watcher of a cursor that compaction passes or
+//     whose right is gone.
 //     Notifications: one of each kind at a time.
 //   - History: Options.ChunkBytes for each worker, and 4 chunks kept.
 //   - A watcher costs some 280 bytes with a key of its own, some 80 when it

@@ -22,6 +22,7 @@ type Hub struct {
 	retained atomic.Int64 // bytes that queues keep alive
 	batches  atomic.Uint64
 	epoch    atomic.Uint64 // of shedding: a stream that filled in this one reads
+	rights   atomic.Uint64 // how often Recheck was called
 	closed   atomic.Bool
 
 	watchers      atomic.Int64 // written under mu
@@ -32,22 +33,26 @@ type Hub struct {
 	work  workList
 	cache chunkCache
 	ticks ticker
+	check chan struct{} // wakes recheckLoop
+	done  chan struct{} // closed by Close
 	wg    sync.WaitGroup
 }
 
-// NewHub starts the catch-up workers and the progress ticker. The hub's
+// NewHub starts the catch-up workers, the progress ticker and the loop that
+// checks rights again. The hub's
 // revision is what h says it is; the next Publish continues from there.
 func NewHub(h History, o Options) *Hub {
-	hub := &Hub{history: h, opts: o.withDefaults(), streams: map[*Stream]struct{}{}}
+	hub := &Hub{history: h, opts: o.withDefaults(), streams: map[*Stream]struct{}{}, check: make(chan struct{}, 1), done: make(chan struct{})}
 	_, rev := h.Bounds()
 	hub.rev.Store(rev)
 	hub.work.init()
 	hub.ticks.init()
-	hub.wg.Add(hub.opts.Workers + 1)
+	hub.wg.Add(hub.opts.Workers + 2)
 	for range hub.opts.Workers {
 		go (&worker{hub: hub}).run()
 	}
 	go hub.tickLoop()
+	go hub.recheckLoop()
 	return hub
 }
 
@@ -59,6 +64,7 @@ func (h *Hub) Close() {
 	}
 	h.work.close()
 	h.ticks.close()
+	close(h.done)
 	h.wg.Wait()
 }
 

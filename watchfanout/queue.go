@@ -35,6 +35,7 @@ const (
 	controlCanceled              // on request
 	controlCompacted             // passed by compaction
 	controlFailed                // history failed
+	controlRevoked               // the right to watch is gone
 	controlProgress              // manual: everything up to rev was sent
 	controlInterval              // the same for each of ids
 )

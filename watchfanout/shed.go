@@ -17,14 +17,8 @@ type victim struct {
 func (h *Hub) shed(all bool) {
 	low := h.opts.TotalPendingBytes / 4 * 3
 	epoch := h.epoch.Add(1) - 1
-	h.mu.Lock()
-	streams := make([]*Stream, 0, len(h.streams))
-	for s := range h.streams {
-		streams = append(streams, s)
-	}
-	h.mu.Unlock()
 	var victims []victim
-	for _, s := range streams {
+	for _, s := range h.allStreams() {
 		if seq, filled := s.oldest(); seq > 0 && (all || filled < epoch) {
 			victims = append(victims, victim{s, seq})
 		}
@@ -38,6 +32,16 @@ func (h *Hub) shed(all bool) {
 		h.counts.sheds.Add(1)
 	}
 	h.checkBudget()
+}
+
+func (h *Hub) allStreams() []*Stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	streams := make([]*Stream, 0, len(h.streams))
+	for s := range h.streams {
+		streams = append(streams, s)
+	}
+	return streams
 }
 
 // oldest is the age of the oldest batch the stream keeps, 0 if it keeps none,

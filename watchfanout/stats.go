@@ -17,10 +17,11 @@ type Stats struct {
 	HistoryReuses     uint64 // chunks that another stream had read
 	HistoryErrors     uint64
 	CompactedWatchers uint64 // watchers canceled because history was gone
+	RevokedWatchers   uint64 // watchers canceled because the right to them was gone
 }
 
 type counters struct {
-	eventsSent, demotions, sheds, historyReads, historyReuses, historyErrors, compacted atomic.Uint64
+	eventsSent, demotions, sheds, historyReads, historyReuses, historyErrors, compacted, revoked atomic.Uint64
 }
 
 // Stats returns the current figures.
@@ -42,5 +43,6 @@ func (h *Hub) Stats() Stats {
 		HistoryReuses:     c.historyReuses.Load(),
 		HistoryErrors:     c.historyErrors.Load(),
 		CompactedWatchers: c.compacted.Load(),
+		RevokedWatchers:   c.revoked.Load(),
 	}
 }

@@ -43,6 +43,11 @@ type StreamOptions struct {
 	// empty one is "\x00"), rangeEnd as sent. The error's text becomes the
 	// cancel_reason. nil permits everything.
 	Permit func(key, rangeEnd []byte) error
+	// Keep is asked after Hub.Recheck which watchers may stay: it returns a
+	// function that decides like Permit, or nil if all may. That function is
+	// called under locks and must neither block nor call back. nil keeps
+	// everything.
+	Keep func() (may func(key, rangeEnd []byte) error)
 }
 
 // Stream is the watchers of one Watch call and what is to be sent to it.
@@ -50,6 +55,7 @@ type Stream struct {
 	hub    *Hub
 	ready  func()
 	permit func(key, rangeEnd []byte) error
+	keep   func() func(key, rangeEnd []byte) error
 	opened time.Time
 	period time.Duration // of interval progress notifications
 
@@ -81,7 +87,7 @@ type futureStart struct{ id, rev int64 }
 func (h *Hub) OpenStream(o StreamOptions) *Stream {
 	period := h.opts.ProgressInterval
 	period += time.Duration(rand.Int64N(int64(period)/10 + 1))
-	s := &Stream{hub: h, ready: o.Ready, permit: o.Permit, ids: map[int64]*cursor{}, opened: time.Now(), period: period}
+	s := &Stream{hub: h, ready: o.Ready, permit: o.Permit, keep: o.Keep, ids: map[int64]*cursor{}, opened: time.Now(), period: period}
 	s.q.armed = true
 	if s.ready == nil {
 		s.ready = func() {}
@@ -122,6 +128,7 @@ func (s *Stream) Create(req *pb.WatchCreateRequest) error {
 		s.refuse(reasonCompacted)
 		return nil
 	}
+	rights := s.hub.rights.Load()
 	if s.permit != nil {
 		if err := s.permit(key, req.RangeEnd); err != nil {
 			s.refuse(err.Error())
@@ -133,7 +140,15 @@ func (s *Stream) Create(req *pb.WatchCreateRequest) error {
 		s.refuse(reasonEmptyRange)
 		return nil
 	}
-	return s.create(req, sp)
+	if err := s.create(req, sp); err != nil {
+		return err
+	}
+	if s.hub.rights.Load() != rights {
+		// The rights may have changed between the question and the watcher's
+		// being there to be checked again.
+		s.recheck()
+	}
+	return nil
 }
 
 func (s *Stream) create(req *pb.WatchCreateRequest, sp span) error {

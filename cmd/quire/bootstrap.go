@@ -18,10 +18,10 @@ import (
 
 // origin is who a member without data is, and whether its cluster is new.
 type origin struct {
-	id, cid uint64
-	// founders are the members of a new cluster; remotes those of an existing
-	// one, which the leader will name again in its snapshot.
-	founders, remotes []*pb.Member
+	identity
+	// remotes are the members of an existing cluster, which the leader will name
+	// again in its snapshot.
+	remotes []*pb.Member
 }
 
 const (
@@ -71,33 +71,18 @@ func (c *Config) found(ctx context.Context, log *zap.Logger, remote *remotePeers
 	if err := c.advertiseMatches(ctx, cluster[c.Name]); err != nil {
 		return origin{}, err
 	}
-	o := identity(cluster, c.Name, c.ClusterToken)
+	o := origin{identity: foundersOf(cluster, c.Name, c.ClusterToken)}
 	ctx, cancel := context.WithTimeout(ctx, bootstrapWait)
 	defer cancel()
 	if known, err := remote.members(ctx, othersURLs(cluster, c.Name)); err == nil {
 		for _, m := range known.list {
-			if m.ID == o.id && len(m.ClientURLs) > 0 {
-				return origin{}, fmt.Errorf("member %x has already been bootstrapped", o.id)
+			if m.ID == o.member && len(m.ClientURLs) > 0 {
+				return origin{}, fmt.Errorf("member %x has already been bootstrapped", o.member)
 			}
 		}
 	}
-	log.Info("starting local member", zap.String("local-member-id", hex(o.id)), zap.String("cluster-id", hex(o.cid)))
+	log.Info("starting local member", zap.String("local-member-id", hex(o.member)), zap.String("cluster-id", hex(o.cluster)))
 	return o, nil
-}
-
-// identity gives the members of a new cluster their IDs.
-func identity(cluster map[string]urlList, self, token string) (o origin) {
-	var ids []uint64
-	for name, urls := range cluster {
-		m := &pb.Member{ID: memberID(urls.strings(), token), Name: name, PeerURLs: urls.strings()}
-		ids = append(ids, m.ID)
-		o.founders = append(o.founders, m)
-		if name == self {
-			o.id = m.ID
-		}
-	}
-	o.cid = clusterID(ids)
-	return o
 }
 
 // join finds out who this member is in a cluster that was told of it.
@@ -117,7 +102,7 @@ func (c *Config) join(ctx context.Context, log *zap.Logger, remote *remotePeers,
 	if !known.quire {
 		return origin{}, fmt.Errorf("the cluster at %s is one of etcd's own servers; a quire member cannot join it", strings.Join(urls, ","))
 	}
-	o := origin{cid: known.cluster, id: names[c.Name], remotes: known.list}
+	o := origin{identity: identity{member: names[c.Name], cluster: known.cluster}, remotes: known.list}
 	if err := remote.checkVersions(ask, urls); err != nil {
 		return origin{}, fmt.Errorf("incompatible with current running cluster: %w", err)
 	}
@@ -130,7 +115,7 @@ func (c *Config) join(ctx context.Context, log *zap.Logger, remote *remotePeers,
 	if learners > c.MaxLearners {
 		return origin{}, errors.New("etcdserver: too many learner members in cluster")
 	}
-	log.Info("joining an existing cluster", zap.String("local-member-id", hex(o.id)), zap.String("cluster-id", hex(o.cid)))
+	log.Info("joining an existing cluster", zap.String("local-member-id", hex(o.member)), zap.String("cluster-id", hex(o.cluster)))
 	return o, nil
 }
 

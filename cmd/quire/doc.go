@@ -10,7 +10,8 @@
 //     that drops and counts rather than making a request wait for a terminal;
 //   - member and cluster IDs from the bootstrap flags (identity.go);
 //   - listeners (listen.go), signals and the order of start and stop (run.go);
-//   - the offline subcommands dump and check (offline.go).
+//   - the offline subcommands dump and check (offline.go), restore, import and
+//     export (subcommand.go).
 //
 // It fails by exiting with 1 and one message per fault; nothing has been
 // touched when the fault is in the configuration.

@@ -18,8 +18,8 @@ func TestIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o := identity(cluster, tc.name, tc.token); o.id != tc.member || o.cid != tc.clusterID || len(o.founders) != len(cluster) {
-			t.Errorf("%s %s %s: member %x cluster %x, want %x %x", tc.name, tc.cluster, tc.token, o.id, o.cid, tc.member, tc.clusterID)
+		if id := foundersOf(cluster, tc.name, tc.token); id.member != tc.member || id.cluster != tc.clusterID || len(id.members) != len(cluster) {
+			t.Errorf("%s %s %s: member %x cluster %x, want %x %x", tc.name, tc.cluster, tc.token, id.member, id.cluster, tc.member, tc.clusterID)
 		}
 	}
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
@@ -19,6 +22,8 @@ import (
 	"quire/raft"
 	"quire/raft/peer"
 	"quire/rpc"
+	"quire/rpc/membership"
+	"quire/rpc/token"
 	"quire/wal"
 	"quire/watchfanout"
 )
@@ -39,14 +44,18 @@ type member struct {
 	dirs []*disk.Dir // store, log
 
 	remotes []*pb.Member // of a cluster that this member joins
+	peerTLS func() *tls.Config
 
-	engine    *engine.Engine
-	hub       *watchfanout.Hub
-	node      atomic.Pointer[raft.Node]
-	transport *peer.Transport
-	rpc       *rpc.Server
-	watch     *walMetrics
-	timing    *storeMetrics
+	engine     *engine.Engine
+	hub        *watchfanout.Hub
+	tokens     token.Provider
+	node       atomic.Pointer[raft.Node]
+	transport  *peer.Transport
+	rpc        *rpc.Server
+	see        observation
+	membership *membership.Service
+	watch      *walMetrics
+	timing     *storeMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -57,7 +66,10 @@ type member struct {
 const (
 	storeDir = "store"
 	logDir   = "wal"
+	tempDir  = "tmp" // files of snapshots being sent
 )
+
+func (c *Config) tempPath() string { return filepath.Join(c.DataDir, tempDir) }
 
 func (c *Config) storePath() string { return filepath.Join(c.DataDir, storeDir) }
 
@@ -68,17 +80,27 @@ func (c *Config) logPath() string {
 	return filepath.Join(c.DataDir, logDir)
 }
 
+// surroundings are what a member is given beside its settings.
+type surroundings struct {
+	log     *zap.Logger
+	reg     *prometheus.Registry
+	see     observation
+	peerTLS func() *tls.Config // for dialing peers; nil: https cannot be dialed
+	offline bool               // dial nobody
+}
+
 // openMember recovers the data and starts the consensus member, which from then
 // on dials its peers. Nothing listens yet. ctx ends a bootstrap.
-func openMember(ctx context.Context, c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
-	m = &member{cfg: c, log: log, fatal: make(chan error, 1)}
+func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err error) {
+	log, reg := in.log, in.reg
+	m = &member{cfg: c, log: log, see: in.see, peerTLS: in.peerTLS, fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			m.close(context.Background())
 		}
 	}()
 	if _, err := os.Stat(filepath.Join(c.DataDir, "member", "snap", "db")); err == nil {
-		return m, fmt.Errorf("data directory %s holds the data of an etcd member, which quire does not read", c.DataDir)
+		return m, fmt.Errorf("data directory %s holds the data of an etcd member; take it over into another directory with quire import", c.DataDir)
 	}
 	for _, path := range []string{c.storePath(), c.logPath()} {
 		dir, err := disk.OpenDir(path, disk.Options{NoSync: c.UnsafeNoFsync})
@@ -91,6 +113,9 @@ func openMember(ctx context.Context, c *Config, log *zap.Logger, reg *prometheus
 		return m, err
 	}
 	if m.timing, err = newStoreMetrics(reg); err != nil {
+		return m, err
+	}
+	if err := m.openTokens(); err != nil {
 		return m, err
 	}
 	if err := m.openEngine(ctx); err != nil {
@@ -111,10 +136,41 @@ func openMember(ctx context.Context, c *Config, log *zap.Logger, reg *prometheus
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}
-	m.syncPeers()
+	if !in.offline {
+		m.syncPeers()
+	}
+	if table, ok := m.tokens.(*token.Table); ok {
+		// What the log holds already belongs to an earlier life.
+		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
+	}
 	m.engine.Start()
+	if err := m.maybeDefragment(context.Background()); err != nil {
+		return m, err
+	}
+	m.membership = membership.New(membership.Config{
+		Self: m.id, Consensus: m.node.Load(), State: m.engine,
+		ActiveSince: m.transport.ActiveSince, PeerVersion: m.transport.ServerVersion,
+		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
+		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
+	})
 	m.rpc, err = rpc.New(m.rpcConfig(reg))
 	return m, err
+}
+
+// openTokens makes the kind of tokens that is asked for.
+func (m *member) openTokens() (err error) {
+	if m.cfg.BcryptCost < uint(bcrypt.MinCost) || m.cfg.BcryptCost > uint(bcrypt.MaxCost) {
+		m.log.Warn("use default bcrypt cost instead of the invalid given cost", zap.Int("min-cost", bcrypt.MinCost),
+			zap.Int("max-cost", bcrypt.MaxCost), zap.Int("default-cost", bcrypt.DefaultCost), zap.Uint("given-cost", m.cfg.BcryptCost))
+	}
+	m.tokens, err = token.New(token.Options{
+		Spec: m.cfg.AuthToken, TTL: time.Duration(m.cfg.AuthTokenTTL) * time.Second, Logger: m.log,
+		Behind: func(index uint64) bool { return len(m.engine.Members()) > 1 && index > m.engine.AppliedIndex() },
+	})
+	if err != nil {
+		return fmt.Errorf("--auth-token: %w", err)
+	}
+	return nil
 }
 
 // openEngine opens the store with the identity that it has. A fresh one gets the
@@ -132,13 +188,13 @@ func (m *member) openEngine(ctx context.Context) (err error) {
 		return err
 	}
 	m.engine = nil
-	from, err := m.cfg.bootstrap(ctx, m.log, &remotePeers{})
+	from, err := m.cfg.bootstrap(ctx, m.log, &remotePeers{m.peerTLS})
 	if err != nil {
 		return err
 	}
 	opts := m.engineOptions()
-	m.id, m.cid, m.remotes = from.id, from.cid, from.remotes
-	opts.MemberID, opts.ClusterID, opts.Members = m.id, m.cid, from.founders
+	m.id, m.cid, m.remotes = from.member, from.cluster, from.remotes
+	opts.MemberID, opts.ClusterID, opts.Members = m.id, m.cid, from.members
 	if m.engine, err = engine.Open(m.dirs[0], opts); err != nil {
 		return err
 	}
@@ -152,8 +208,10 @@ func (m *member) engineOptions() engine.Options {
 		CheckpointEntries: m.cfg.SnapshotCount,
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
+		SnapshotDir:       m.cfg.tempPath(),
 		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
 		Publisher:         (*publisher)(m),
+		AuthListener:      (*authListener)(m),
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
 		OnTimed:           m.timing.observe,
@@ -173,11 +231,13 @@ func (c *Config) minLeaseTTL() int64 {
 func (m *member) openRaft() error {
 	e := m.engine
 	mode := raft.RefuseNewLog
+	// As in etcd, --initial-cluster-state does not count for a data directory that
+	// is there.
 	switch {
 	case e.AppliedIndex() > 0:
 	case len(e.Members()) == 0: // its first state comes from the leader
 		mode = raft.JoinNewLog
-	default:
+	default: // new, restored or imported: its log begins with it
 		mode = raft.BootstrapNewLog
 	}
 	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
@@ -213,20 +273,27 @@ func (m *member) openRaft() error {
 
 func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	c, n, e := m.cfg, m.node.Load(), m.engine
-	return rpc.Config{
+	rc := rpc.Config{
 		ClusterID: m.cid, MemberID: m.id, Version: apiVersion,
 		MaxRequestBytes: int(c.MaxRequestBytes), MaxTxnOps: int(c.MaxTxnOps), MaxConcurrentStreams: c.MaxStreams,
 		ElectionTimeout: c.electionTimeout(), SlowRequest: c.WarnUnary,
 		KeepAlive:        rpc.KeepAlive{MinTime: c.KeepAliveMinTime, Interval: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout},
 		ExtensiveMetrics: c.Metrics == "extensive",
-		Pprof:            c.EnablePprof,
-		Logger:           m.log, Registry: reg,
+		Pprof:            c.EnablePprof || c.debugging(), Traces: c.debugging(),
+		StopServingOnDefrag: c.Features.Enabled(gateStopOnDefrag),
+		Gateway:             c.EnableGateway,
+		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
-		OpenRange:  func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
-		OpenWatch:  rpc.OpenHubWatch(m.hub),
-		MoveLeader: n.TransferLeadership,
+		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
+		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
+		OpenWatch:    rpc.OpenHubWatch(m.hub),
+		MoveLeader:   n.TransferLeadership,
+		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
+		Membership:   m.membership,
 	}
+	m.see.fill(&rc, c)
+	return rc
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {
@@ -277,12 +344,28 @@ const readyPoll = 2 * time.Millisecond
 // awaitReady returns when the member has a leader, has applied an entry of its
 // term and has published its name and client URLs.
 func (m *member) awaitReady(ctx context.Context) error {
+	if err := m.awaitApplied(ctx); err != nil {
+		return err
+	}
+	return m.publish(ctx)
+}
+
+// awaitApplied returns when the member has a leader and has applied an entry of
+// its term, and with it everything before.
+func (m *member) awaitApplied(ctx context.Context) error {
+	return m.await(ctx, func(s raft.Status) bool { return s.Lead != 0 && m.engine.Term() == uint64(s.Term) })
+}
+
+// awaitCommitted returns when everything is applied that this member knows to be
+// committed.
+func (m *member) awaitCommitted(ctx context.Context) error {
+	return m.await(ctx, func(s raft.Status) bool { return s.Applied >= s.Commit })
+}
+
+func (m *member) await(ctx context.Context, done func(raft.Status) bool) error {
 	t := time.NewTicker(readyPoll)
 	defer t.Stop()
-	for {
-		if s := m.node.Load().Status(); s.Lead != 0 && m.engine.Term() == uint64(s.Term) {
-			break
-		}
+	for !done(m.node.Load().Status()) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -292,7 +375,7 @@ func (m *member) awaitReady(ctx context.Context) error {
 		case <-t.C:
 		}
 	}
-	return m.publish(ctx)
+	return nil
 }
 
 // publish makes this member's name and client URLs known, and the version of a

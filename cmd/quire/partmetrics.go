@@ -30,6 +30,8 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 			func() float64 { return float64(hub.Stats().EventsSent) }),
 		gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.",
 			func() float64 { return float64(eng.CompactRevision()) }),
+		gauge("etcd_debugging_auth_revision", "The current revision of auth store.",
+			func() float64 { return float64(eng.Auth().Revision()) }),
 		gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", m.keys),
 		counter("etcd_mvcc_put_total", "Total number of puts seen by this member.",
 			func() float64 { return float64(m.counts.puts.Load()) }),

@@ -48,6 +48,7 @@ func (m *member) openTransport() (err error) {
 	c := m.cfg
 	m.transport, err = peer.New(peer.Config{
 		ID: m.id, ClusterID: m.cid, ServerVersion: apiVersion, PeerURLs: c.AdvertisePeerURLs.strings(),
+		TLS:  m.peerTLS,
 		Raft: (*raftPort)(m), Removed: m.engine.Removed, OnRemoved: func() { m.leave(0) },
 		DialTimeout: time.Second + c.electionTimeout(),
 		ReadTimeout: c.RaftReadTimeout, WriteTimeout: c.RaftWriteTimeout,

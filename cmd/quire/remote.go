@@ -18,7 +18,9 @@ import (
 
 // remotePeers asks other members over HTTP on their peer URLs, before this one
 // is a member itself.
-type remotePeers struct{ tls *tls.Config }
+type remotePeers struct {
+	tls func() *tls.Config // nil: https cannot be asked
+}
 
 // maxAnswer bounds what is read of an answer; thousands of members would fit.
 const maxAnswer = 4 << 20
@@ -142,7 +144,10 @@ func (r *remotePeers) get(ctx context.Context, peerURL, path string) ([]byte, ht
 	if err != nil {
 		return nil, nil, err
 	}
-	tr := &http.Transport{TLSClientConfig: r.tls, DisableKeepAlives: true, ResponseHeaderTimeout: joinWait}
+	tr := &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: joinWait}
+	if r.tls != nil {
+		tr.TLSClientConfig = r.tls().Clone() // the transport adds protocols
+	}
 	if isUnix(*u) {
 		socket := u.Host + u.Path
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {

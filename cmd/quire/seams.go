@@ -42,6 +42,22 @@ func appendEvents(dst []watchfanout.Event, events []engine.Event) []watchfanout.
 	return dst
 }
 
+// authListener tells the token table and the hub what was applied.
+type authListener member
+
+// Changed implements engine.AuthListener.
+func (l *authListener) Changed() {
+	if l.hub != nil && l.engine.Auth().Enabled() {
+		l.hub.Recheck()
+	}
+}
+
+// Issued implements engine.AuthListener.
+func (l *authListener) Issued(index uint64, user, tok string) { l.tokens.Issued(index, user, tok) }
+
+// Revoked implements engine.AuthListener.
+func (l *authListener) Revoked(user string) { l.tokens.Revoked(user) }
+
 // history lets the hub read past events.
 type history struct{ e *engine.Engine }
 

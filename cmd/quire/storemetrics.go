@@ -31,6 +31,8 @@ func newStoreMetrics(reg prometheus.Registerer) (*storeMetrics, error) {
 			"Time of a checkpoint, from the cut to the durable manifest.", prometheus.ExponentialBuckets(0.001, 2, 14)),
 		engine.TimedDefragment: histogram("etcd", "disk", "backend_defrag_duration_seconds",
 			"Time of a defragmentation; reads and writes go on meanwhile.", prometheus.ExponentialBuckets(.1, 2, 13)),
+		engine.TimedSnapshot: histogram("etcd", "disk", "backend_snapshot_duration_seconds",
+			"Time to write the file of a snapshot; sending it is not counted.", prometheus.ExponentialBuckets(.01, 2, 17)),
 		engine.TimedCompaction: histogram("etcd_debugging", "mvcc", "db_compaction_total_duration_milliseconds",
 			"Time to remove what a compaction made superfluous.", prometheus.ExponentialBuckets(100, 2, 14)),
 		engine.TimedCompactionStep: histogram("etcd_debugging", "mvcc", "db_compaction_pause_duration_milliseconds",

@@ -62,9 +62,10 @@ func (ln *Listener) Close() {
 	ln.wg.Wait()
 }
 
-// Serve sorts the connections of one socket until it is closed. For TLS its
-// connections do the handshake by HandshakeContext, as tls.Conn.
-func (ln *Listener) Serve(lis net.Listener) error {
+// Serve sorts the connections of one socket until it is closed. For TLS it gives
+// out tls.Conns. handshake, if not nil, makes one of a connection that begins
+// as TLS on a socket that carries both; it closes what it refuses.
+func (ln *Listener) Serve(lis net.Listener, handshake func(net.Conn) (net.Conn, error)) error {
 	for {
 		conn, err := lis.Accept()
 		if err != nil {
@@ -84,74 +85,81 @@ func (ln *Listener) Serve(lis net.Listener) error {
 			_ = conn.Close()
 			continue
 		}
-		ln.wg.Go(func() { ln.sort(conn) })
+		ln.wg.Go(func() {
+			defer func() { <-ln.greets }()
+			ln.sort(conn, handshake)
+		})
 	}
 }
 
+// firstTLS is the first byte of a TLS connection.
+const firstTLS = 22
+
 // sort finds out what a connection is and hands it on.
-func (ln *Listener) sort(conn net.Conn) {
-	defer func() { <-ln.greets }()
+func (ln *Listener) sort(conn net.Conn, handshake func(net.Conn) (net.Conn, error)) {
 	ctx, cancel := context.WithTimeout(ln.ctx, greetTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	h, isHTTP, err := ln.meet(ctx, conn)
-	switch t := ln.transport.Load(); {
-	case err != nil:
-	case isHTTP && stop():
-		ln.http.push(&prefixedConn{Conn: conn, prefix: h.first})
+	var first [1]byte
+	if _, err := io.ReadFull(conn, first[:]); err != nil {
+		_ = conn.Close()
 		return
-	case isHTTP || t == nil:
-	default:
-		in, err := t.answer(conn, &h.hello)
-		if err == nil && stop() {
-			in.start()
+	}
+	if first[0] == firstTLS && handshake != nil && stop() {
+		secure, err := handshake(&prefixedConn{Conn: conn, prefix: first[:]})
+		if err != nil {
 			return
 		}
-		if in != nil {
-			in.leave()
+		ln.sort(secure, nil)
+		return
+	}
+	if first[0] != magic[0] {
+		if stop() {
+			ln.http.push(&prefixedConn{Conn: conn, prefix: first[:]})
+		} else {
+			_ = conn.Close()
 		}
+		return
+	}
+	in, err := ln.greet(conn)
+	switch {
+	case err == nil && stop():
+		in.start()
+		return
+	case in != nil:
+		in.leave()
 	}
 	_ = conn.Close()
 }
 
-// met is the beginning of a connection.
-type met struct {
-	hello hello  // of a member
-	first []byte // of anything else
+// greet reads the rest of a member's greeting and answers it.
+func (ln *Listener) greet(conn net.Conn) (*inbound, error) {
+	rest := make([]byte, len(magic)-1)
+	_, err := io.ReadFull(conn, rest)
+	if err == nil && string(rest) != magic[1:] {
+		err = fmt.Errorf("%w: greeting %q", errFrame, rest)
+	}
+	var body []byte
+	if err == nil {
+		body, err = readFrame(conn, frameHello)
+	}
+	var h hello
+	if err == nil {
+		err = h.decode(body)
+	}
+	if err != nil {
+		ln.log.Warn("rejected connection on peer endpoint", zap.String("remote-addr", conn.RemoteAddr().String()), zap.Error(err))
+		return nil, err
+	}
+	t := ln.transport.Load()
+	if t == nil {
+		return nil, errNotReady
+	}
+	return t.answer(conn, &h)
 }
 
-// meet reads the first bytes of a connection and, from a member, its hello.
-func (ln *Listener) meet(ctx context.Context, conn net.Conn) (m met, isHTTP bool, err error) {
-	defer func() {
-		if err != nil && !errors.Is(err, io.EOF) {
-			ln.log.Warn("rejected connection on peer endpoint", zap.String("remote-addr", conn.RemoteAddr().String()), zap.Error(err))
-		}
-	}()
-	if tc, ok := conn.(interface{ HandshakeContext(context.Context) error }); ok {
-		if err := tc.HandshakeContext(ctx); err != nil {
-			return m, false, err
-		}
-	}
-	first := make([]byte, len(magic))
-	if _, err := io.ReadFull(conn, first[:1]); err != nil {
-		return m, false, err
-	}
-	if first[0] != magic[0] {
-		m.first = first[:1]
-		return m, true, nil
-	}
-	if _, err := io.ReadFull(conn, first[1:]); err != nil {
-		return m, false, err
-	}
-	if string(first) != magic {
-		return m, false, fmt.Errorf("%w: greeting %q", errFrame, first)
-	}
-	body, err := readFrame(conn, frameHello)
-	if err != nil {
-		return m, false, err
-	}
-	return m, false, m.hello.decode(body)
-}
+// errNotReady: the member is still starting; its peers come again.
+var errNotReady = errors.New("the member is starting")
 
 // answer accepts or refuses a member.
 func (t *Transport) answer(conn net.Conn, h *hello) (*inbound, error) {

@@ -119,7 +119,7 @@ func (t *Transport) dial(ctx context.Context, raw string) (net.Conn, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("peer URL %s asks for TLS, for which nothing is configured", raw)
 	}
-	c := t.cfg.TLS
+	c := t.cfg.TLS()
 	if c.ServerName == "" {
 		c = c.Clone()
 		c.ServerName = u.Hostname()
@@ -155,6 +155,7 @@ func (t *Transport) greet(conn net.Conn, p *peer, k kind) error {
 	if w.version < minProtocol || w.version > maxProtocol {
 		return &refusedError{w, errIncompatible}
 	}
+	p.serverVersion.Store(&w.serverVersion)
 	return nil
 }
 

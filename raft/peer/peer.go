@@ -23,11 +23,13 @@ type peer struct {
 	stats   *counters
 	lanes   [calls + 1]*lane // by kind
 	// stranger: not in the membership here, known from its hello.
-	stranger   atomic.Bool
-	complaints complaints
-	lost       chan struct{} // messages were lost; holds one
-	cancel     context.CancelFunc
-	ctx        context.Context
+	stranger atomic.Bool
+	// serverVersion is what the peer said last; nil: nothing yet.
+	serverVersion atomic.Pointer[string]
+	complaints    complaints
+	lost          chan struct{} // messages were lost; holds one
+	cancel        context.CancelFunc
+	ctx           context.Context
 
 	mu struct {
 		sync.Mutex

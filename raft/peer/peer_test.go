@@ -124,7 +124,7 @@ func startNodeOn(t *testing.T, lis net.Listener, id uint64, change func(*Config)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = n.door.Serve(lis)
+		_ = n.door.Serve(lis, nil)
 	}()
 	t.Cleanup(func() {
 		_ = lis.Close()

@@ -32,8 +32,9 @@ type Config struct {
 	// PeerURLs are where this member can be reached. A peer that does not know
 	// it yet, because it lags, answers there.
 	PeerURLs []string
-	// TLS is for dialing https and unixs URLs. nil: those cannot be dialed.
-	TLS *tls.Config
+	// TLS gives the configuration for dialing an https or unixs URL, anew for
+	// each connection. nil: those cannot be dialed.
+	TLS func() *tls.Config
 
 	Raft Raft
 	// Removed tells whether a member was removed from the cluster: it is not
@@ -351,6 +352,17 @@ func (t *Transport) ActiveSince(id uint64) time.Time {
 		return p.activeSince()
 	}
 	return time.Time{}
+}
+
+// ServerVersion returns the version that a peer's server has named when this
+// member last connected to it, "" if it never has.
+func (t *Transport) ServerVersion(id uint64) string {
+	if p := t.find(id); p != nil {
+		if v := p.serverVersion.Load(); v != nil {
+			return *v
+		}
+	}
+	return ""
 }
 
 // Stats returns what was counted of each peer.
