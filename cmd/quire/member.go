@@ -54,6 +54,7 @@ type member struct {
 	rpc        *rpc.Server
 	see        observation
 	membership *membership.Service
+	leases     *leases
 	watch      *walMetrics
 	timing     *storeMetrics
 
@@ -284,7 +285,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Gateway:             c.EnableGateway,
 		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
-		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
+		KV: e, Leases: m.leases, Space: e, Upkeep: e, Members: e.Members,
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -43,12 +44,43 @@ func (p *raftPort) ReportSnapshot(id uint64, ok bool) {
 	}
 }
 
+// What members ask of each other. The numbers are part of the peer protocol.
+const (
+	callLeaseRenew      peer.Method = 1
+	callLeaseTimeToLive peer.Method = 2
+)
+
+// readDone is told how a ReadIndex ends.
+type readDone chan error
+
+// ReadReady implements raft.ReadWaiter.
+func (r readDone) ReadReady(err error) { r <- err }
+
+// linearize waits until the applied state is at least as new as everything that
+// was acknowledged before.
+func (m *member) linearize(ctx context.Context) error {
+	w := make(readDone, 1)
+	if m.node.Load().ReadIndex(w) {
+		return nil
+	}
+	select {
+	case err := <-w:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // openTransport makes the connections to the peers; nothing is dialed yet.
 func (m *member) openTransport() (err error) {
 	c := m.cfg
+	m.leases = newLeases(m)
 	m.transport, err = peer.New(peer.Config{
 		ID: m.id, ClusterID: m.cid, ServerVersion: apiVersion, PeerURLs: c.AdvertisePeerURLs.strings(),
-		TLS:  m.peerTLS,
+		TLS: m.peerTLS,
+		Handlers: map[peer.Method]peer.Handler{
+			callLeaseRenew: m.leases.serveRenew, callLeaseTimeToLive: m.leases.serveTimeToLive,
+		},
 		Raft: (*raftPort)(m), Removed: m.engine.Removed, OnRemoved: func() { m.leave(0) },
 		DialTimeout: time.Second + c.electionTimeout(),
 		ReadTimeout: c.RaftReadTimeout, WriteTimeout: c.RaftWriteTimeout,

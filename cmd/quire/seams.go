@@ -115,5 +115,6 @@ func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {
 		s.m.counts.leaderChanges.Add(1)
 	}
 	s.lead = lead
+	s.m.leases.leaderChanged()
 	s.Engine.LeaderChanged(lead, term, isLeader)
 }
