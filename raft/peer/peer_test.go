@@ -338,16 +338,16 @@ func TestFlippedBits(t *testing.T) {
 	a.SetMembers([]Member{{2, []string{"http://" + p.addr()}}})
 	a.connected(t, 2)
 	want := bytes.Repeat([]byte("payload!"), 1000)
-	for i := range 25 {
-		p.flip(i * 331)
+	for i := range 12 {
+		p.flip(i * 691)
 		b.raft.await(t, "flip", func() bool {
 			a.Send([]*raftpb.Message{appMsg(1, 2, uint64(i), want)})
 			return p.flipped()
 		})
 		a.connected(t, 2)
 	}
-	if b.Stats()[0].ReceiveFailures < 10 {
-		t.Errorf("only %d of 25 flips were noticed behind the greeting", b.Stats()[0].ReceiveFailures)
+	if b.Stats()[0].ReceiveFailures < 5 {
+		t.Errorf("only %d of 12 flips were noticed behind the greeting", b.Stats()[0].ReceiveFailures)
 	}
 	b.raft.mu.Lock()
 	defer b.raft.mu.Unlock()
