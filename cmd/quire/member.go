@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type member struct {
 
 	remotes []*pb.Member // of a cluster that this member joins
 	peerTLS func() *tls.Config
+	offline bool
 
 	engine     *engine.Engine
 	hub        *watchfanout.Hub
@@ -57,6 +59,7 @@ type member struct {
 	leases     *leases
 	watch      *walMetrics
 	timing     *storeMetrics
+	applies    *applyMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -94,7 +97,7 @@ type surroundings struct {
 // on dials its peers. Nothing listens yet. ctx ends a bootstrap.
 func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err error) {
 	log, reg := in.log, in.reg
-	m = &member{cfg: c, log: log, see: in.see, peerTLS: in.peerTLS, fatal: make(chan error, 1)}
+	m = &member{cfg: c, log: log, see: in.see, peerTLS: in.peerTLS, offline: in.offline, fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			m.close(context.Background())
@@ -119,6 +122,9 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 	if err := m.openTokens(); err != nil {
 		return m, err
 	}
+	if m.applies, err = newApplyMetrics(reg); err != nil {
+		return m, err
+	}
 	if err := m.openEngine(ctx); err != nil {
 		return m, err
 	}
@@ -128,18 +134,13 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
 		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
 	})
-	if err := m.registerParts(reg); err != nil {
-		return m, err
-	}
 	if err := m.openTransport(); err != nil {
 		return m, err
 	}
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}
-	if !in.offline {
-		m.syncPeers()
-	}
+	m.syncPeers()
 	if table, ok := m.tokens.(*token.Table); ok {
 		// What the log holds already belongs to an earlier life.
 		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
@@ -154,8 +155,10 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
 		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
 	})
-	m.rpc, err = rpc.New(m.rpcConfig(reg))
-	return m, err
+	if m.rpc, err = rpc.New(m.rpcConfig(reg)); err != nil {
+		return m, err
+	}
+	return m, m.registerParts(reg)
 }
 
 // openTokens makes the kind of tokens that is asked for.
@@ -210,7 +213,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
 		SnapshotDir:       m.cfg.tempPath(),
-		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
+		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes, OnCommit: m.timing.committed},
 		Publisher:         (*publisher)(m),
 		AuthListener:      (*authListener)(m),
 		Propose:           m.propose,
@@ -283,6 +286,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Pprof:            c.EnablePprof || c.debugging(), Traces: c.debugging(),
 		StopServingOnDefrag: c.Features.Enabled(gateStopOnDefrag),
 		Gateway:             c.EnableGateway,
+		Vars:                map[string]func() any{"file_descriptor_limit": func() any { return uint64(descriptorLimit()) }, "raft.status": m.raftVars},
 		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: m.leases, Space: e, Upkeep: e, Members: e.Members,
@@ -295,6 +299,17 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	}
 	m.see.fill(&rc, c)
 	return rc
+}
+
+// raftVars is what /debug/vars shows of raft, in the form of its library.
+func (m *member) raftVars() any {
+	s := m.node.Load().Status()
+	state := "StateFollower"
+	if s.IsLeader {
+		state = "StateLeader"
+	}
+	hex := func(id uint64) string { return strconv.FormatUint(id, 16) }
+	return map[string]any{"id": hex(s.ID), "lead": hex(s.Lead), "raftState": state, "term": s.Term, "commit": s.Commit, "applied": s.Applied}
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {

@@ -93,6 +93,9 @@ func (m *member) openTransport() (err error) {
 // syncPeers makes the applied membership the transport's. A member that joins
 // knows only what it was told when it asked.
 func (m *member) syncPeers() {
+	if m.offline {
+		return
+	}
 	list := m.engine.Members()
 	if len(list) == 0 {
 		list = m.remotes
