@@ -83,6 +83,12 @@ func (c *cluster) list() []*pb.Member {
 	return ms
 }
 
+func (c *cluster) wasRemoved(id uint64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.removed[id]
+}
+
 func (c *cluster) removedIDs() []uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -324,6 +324,10 @@ func (e *Engine) MemberID() uint64 { return e.opts.MemberID }
 // Members returns the members by ID; they must not be changed.
 func (e *Engine) Members() []*pb.Member { return e.cluster.list() }
 
+// Removed reports whether a member was removed from the cluster; its ID never
+// comes back.
+func (e *Engine) Removed(id uint64) bool { return e.cluster.wasRemoved(id) }
+
 // ConfState returns raftpb.ConfState wire bytes of the present membership.
 func (e *Engine) ConfState() []byte { return e.cluster.confState() }
 

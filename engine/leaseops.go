@@ -256,9 +256,14 @@ func (e *Engine) LeaseRenew(id int64) (ttl int64, err error) {
 	return ttl, err
 }
 
-// LeaseTimeToLive describes a lease; TTL is -1 for an unknown one.
+// LeaseTimeToLive describes a lease, on the leader; TTL is -1 for an unknown one.
+// ErrNotPrimary on another member.
 func (e *Engine) LeaseTimeToLive(id int64, withKeys bool) (LeaseInfo, error) {
-	return e.lessor.info(id, withKeys), nil
+	info := e.lessor.info(id, withKeys)
+	if !e.lessor.isPrimary() { // or not any more: then the time left means nothing
+		return LeaseInfo{}, ErrNotPrimary
+	}
+	return info, nil
 }
 
 // Leases lists the lease IDs, the one that expires first in front.

@@ -249,6 +249,13 @@ func (l *lessor) promote(extend time.Duration) {
 	}
 }
 
+// isPrimary reports whether the clocks run.
+func (l *lessor) isPrimary() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.mu.primary
+}
+
 // demote stops the clocks.
 func (l *lessor) demote() {
 	l.mu.Lock()

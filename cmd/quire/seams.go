@@ -104,11 +104,25 @@ func (s *stateMachine) Snapshot(atLeast uint64) (index, term uint64, confState [
 
 var _ raft.Snapshotter = (*stateMachine)(nil)
 
+// ApplyConfChange implements raft.StateMachine: the transport follows the
+// membership, and a member that is removed leaves.
+func (s *stateMachine) ApplyConfChange(index, term uint64, cc []byte, waiter interface{ Dropped(error) }) []byte {
+	state := s.Engine.ApplyConfChange(index, term, cc, waiter)
+	if state != nil {
+		s.m.syncPeers()
+		if s.Removed(s.m.id) {
+			s.m.leave(leaveDelay)
+		}
+	}
+	return state
+}
+
 // LeaderChanged implements raft.StateMachine.
 func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {
 	if lead != s.lead && lead != 0 {
 		s.m.counts.leaderChanges.Add(1)
 	}
 	s.lead = lead
+	s.m.leases.leaderChanged()
 	s.Engine.LeaderChanged(lead, term, isLeader)
 }
