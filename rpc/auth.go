@@ -269,5 +269,3 @@ func (l *logIn) issued(c *Call, r *engine.Reply) {
 	c.next = l.check
 	c.wake(c)
 }
-
-func serveUnimplemented(c *Call) { c.Fail(unimplemented(c.Method.Service, c.Method.Name)) }

@@ -41,6 +41,7 @@ type server struct {
 // serve runs a server until a signal or a fault ends it; it returns the
 // process's exit code.
 func serve(cfg *Config, set *flagSet, args []string) int {
+	os.Args = maskArgs(os.Args) // /debug/vars and /debug/pprof/cmdline show them
 	l, err := openLogs(cfg)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
