@@ -45,6 +45,8 @@ type applier struct {
 	access  auth.Access   // what they may do; asked for when the operation begins
 	asName  string
 	put     pb.PutRequest
+	kind    OpKind // of the operation being done
+	entry   entryTally
 	entries uint64 // since the last checkpoint
 	bytes   int64  // of records appended since the last checkpoint
 	logged  int64  // of entries applied since the last checkpoint
@@ -86,6 +88,7 @@ func (e *Engine) Apply(index, term uint64, data []byte, waiters []interface{ Dro
 		e.applied.Store(index)
 		e.term.Store(term)
 	}
+	a.entry.settle(&e.tally)
 	due := a.checkpointDue()
 	e.writer.Unlock()
 	if broken != nil {
@@ -118,6 +121,7 @@ func dropAll(waiters []interface{ Dropped(error) }) {
 func (a *applier) begin(index, term uint64) {
 	a.index, a.term = index, term
 	a.entries++
+	a.entry.forget()
 	a.body, a.replies = a.body[:0], a.replies[:0]
 	clear(a.events)
 	a.events = a.events[:0]
@@ -152,7 +156,9 @@ func (a *applier) fail(err error) {
 func (a *applier) run(op []byte) {
 	from := len(a.body)
 	a.sub = 0
+	a.kind = 0
 	rev, err := a.dispatch(op)
+	a.entry.ended(a.kind, err)
 	if a.sub > 0 {
 		a.rev++
 	}
@@ -176,6 +182,7 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 		a.fail(err)
 		return 0, err
 	}
+	a.kind = kind
 	a.access = a.e.auth.Access(a.as)
 	if kind <= OpLeaseRevoke && a.e.alarms.has(pb.AlarmType_CORRUPT) {
 		return 0, ErrCorrupt
@@ -276,6 +283,8 @@ func (a *applier) putOne(dst []byte, req *pb.PutRequest) []byte {
 	if req.PrevKv && prev != nil {
 		dst = appendMessage(dst, 2<<3|2, prev)
 	}
+	a.entry.puts++
+	a.entry.putBytes += uint64(len(kv.key) + len(kv.value))
 	a.link(h, &kv, live && cur.HasLease, a.eventPrev(req.Key, &cur, prev))
 	return dst
 }
@@ -362,6 +371,7 @@ func (a *applier) runDeleteRange(body []byte) error {
 // DeleteRangeResponse to dst.
 func (a *applier) deleteRange(dst []byte, req *pb.DeleteRangeRequest) []byte {
 	s := newSpan(req.Key, req.RangeEnd)
+	a.entry.deletes++
 	var keys [][]byte
 	var prevs []byte
 	deleted := int64(0)

@@ -166,6 +166,7 @@ func (e *Engine) compactTo(rev int64) bool {
 	e.idx.CompactTo(rev)
 	e.idx.EndWrite()
 	e.writer.Unlock()
+	e.timed(TimedCompactionMark, began)
 	n := 0
 	freed := make([]index.VersionRef, 0, e.opts.CompactionBatch)
 	for done := false; !done; {
@@ -193,6 +194,7 @@ func (e *Engine) compactTo(rev int64) bool {
 			return false
 		}
 	}
+	e.tally.compacted(n)
 	e.compactor.finished(rev)
 	e.timed(TimedCompaction, began)
 	total, inUse := e.store.Size()
@@ -206,11 +208,13 @@ const reclaimPeriod = 5 * time.Second
 
 func (e *Engine) reclaimLoop() {
 	e.every(reclaimPeriod, func() {
+		began := time.Now()
 		n, err := e.store.Reclaim(e.ctx, pagestore.Budget{BytesPerSecond: e.opts.ReclaimBytesPerSecond}, (*reclaimOwner)(e))
 		if err != nil && e.ctx.Err() == nil {
 			e.log.Warn("reclaim stopped", zap.Error(err))
 		}
 		if n > 0 {
+			e.timed(TimedReclaim, began)
 			e.checkpoint.kick() // the files go with the next checkpoint
 		}
 	})
@@ -240,9 +244,11 @@ func (e *Engine) Defragment(ctx context.Context) error {
 	if err := e.Checkpoint(); err != nil {
 		return err
 	}
+	began := time.Now()
 	if _, err := e.store.Reclaim(ctx, pagestore.Budget{Below: 0.95}, (*reclaimOwner)(e)); err != nil {
 		return err
 	}
+	e.timed(TimedReclaim, began)
 	return e.Checkpoint()
 }
 

@@ -126,6 +126,8 @@ const (
 	TimedDefragment
 	TimedCompaction     // until everything superfluous was removed
 	TimedCompactionStep // one hold of the writer lock
+	TimedCompactionMark // finding what a compaction makes superfluous
+	TimedReclaim        // a pass over sparse segments that found one, or of Defragment
 	TimedSnapshot       // from the wait for a running compaction to the finished file
 )
 
@@ -138,6 +140,7 @@ func (e *Engine) timed(what Timed, began time.Time) {
 // Engine is the replicated state machine. See doc.go for who may call what.
 type Engine struct {
 	opts  Options
+	tally tally
 	log   *zap.Logger
 	store *pagestore.Store
 	idx   *index.Index

@@ -40,6 +40,7 @@ func (a *applier) runLease(kind OpKind, body []byte) error {
 		if err != nil {
 			return err
 		}
+		a.e.tally.leaseGranted(ttl)
 		a.body = appendInt(a.body, 2<<3, req.ID)
 		a.body = appendInt(a.body, 3<<3, ttl)
 	case OpLeaseRevoke:
@@ -74,7 +75,9 @@ func (a *applier) revoke(id int64) error {
 	for _, k := range keys {
 		a.deleteOne([]byte(k))
 	}
+	a.entry.deletes += uint64(len(keys))
 	a.e.lessor.remove(id)
+	a.e.tally.revoked.Add(1)
 	return nil
 }
 
@@ -102,7 +105,10 @@ func (a *applier) expire(body []byte) error {
 		if r.err != nil {
 			return r.err
 		}
-		if err := a.revoke(id); err != nil && !errors.Is(err, ErrLeaseNotFound) {
+		switch err := a.revoke(id); {
+		case err == nil:
+			a.e.tally.expired.Add(1)
+		case !errors.Is(err, ErrLeaseNotFound):
 			return err
 		}
 		if a.sub > 0 {
@@ -236,6 +242,9 @@ func (e *Engine) proposeAndWait(op []byte) {
 // for an unknown or expired one, ErrNotPrimary on another member.
 func (e *Engine) LeaseRenew(id int64) (ttl int64, err error) {
 	ttl, recorded, err := e.lessor.renew(id)
+	if err == nil {
+		e.tally.renewed.Add(1)
+	}
 	if err == nil && recorded && e.opts.Propose != nil {
 		req := &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: id}}}
 		body, merr := req.MarshalVT()

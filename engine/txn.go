@@ -12,6 +12,7 @@ import (
 // nested transaction are decided before anything is written, as in etcd.
 type txnPlan struct {
 	succeeded bool
+	compares  uint64 // that were decided
 	ops       []*pb.RequestOp
 	nested    []*txnPlan // one per nested transaction among ops, in order
 }
@@ -30,6 +31,7 @@ func (r txnReader) plan(req *pb.TxnRequest) (*txnPlan, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.compares++
 		if !ok {
 			p.succeeded, p.ops = false, req.Failure
 			break
@@ -243,6 +245,8 @@ func (a *applier) runTxn(body []byte) (int64, error) {
 		// Checked before: a failure now would leave half a transaction.
 		a.fail(err)
 	}
+	ranges, txns := p.tally(true)
+	a.entry.txnRanges, a.entry.txns = a.entry.txnRanges+ranges, a.entry.txns+txns
 	return a.readRev(), err
 }
 
@@ -279,6 +283,9 @@ func (e *Engine) ReadTxn(req *pb.TxnRequest, dst []byte) (body []byte, rev int64
 		}
 		if e.compactRev.Load() > r.rev {
 			continue // compaction overtook the snapshot
+		}
+		if err == nil {
+			e.tally.transacted(p.tally(false))
 		}
 		return dst, r.rev, err
 	}

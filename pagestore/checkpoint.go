@@ -2,6 +2,7 @@ package pagestore
 
 import (
 	"io"
+	"time"
 )
 
 // Cut is a point between two records up to which the store is to become durable.
@@ -70,9 +71,12 @@ func (c *Cut) Commit() error {
 	if err := s.failure(); err != nil {
 		return err
 	}
+	var took CommitTimes
+	lap := stopwatch(time.Now())
 	if err := s.awaitWritten(c.segs); err != nil {
 		return err
 	}
+	took.Flush = lap.lap()
 	full, err := s.sealLocked(c.segs)
 	if err != nil {
 		return s.commitError(err)
@@ -80,15 +84,21 @@ func (c *Cut) Commit() error {
 	if err := s.syncSegments(c.segs); err != nil {
 		return s.commitError(err)
 	}
+	took.Sync = lap.lap()
 	m, ours, err := c.manifest()
 	if err != nil && !ours {
 		return err
 	}
+	took.State = lap.lap()
 	if err == nil {
 		err = s.writeRootsLocked(m)
 	}
 	if err != nil {
 		return s.commitError(err)
+	}
+	took.Roots = lap.lap()
+	if s.opts.OnCommit != nil {
+		s.opts.OnCommit(took)
 	}
 	s.committing.cut = c.n
 	s.noteSpace(full)
@@ -97,6 +107,16 @@ func (c *Cut) Commit() error {
 		return s.commitError(err)
 	}
 	return nil
+}
+
+// stopwatch is when the present lap began.
+type stopwatch time.Time
+
+func (w *stopwatch) lap() time.Duration {
+	now := time.Now()
+	took := now.Sub(time.Time(*w))
+	*w = stopwatch(now)
+	return took
 }
 
 // commitError sorts the errors of a commit: a full disk is reported and may

@@ -360,17 +360,17 @@ func (w *fakeWatch) Cancel(id int64) error {
 }
 func (w *fakeWatch) Progress() error { return w.add(&pb.WatchResponse{WatchId: -1}) }
 
-func (w *fakeWatch) Fill(dst []byte) ([]byte, bool) {
+func (w *fakeWatch) Fill(dst []byte) ([]byte, int, bool) {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
 	if len(w.queue) == 0 {
-		return dst, false
+		return dst, 0, false
 	}
 	r := w.queue[0]
 	w.queue = w.queue[1:]
 	dst, err := appendMessage(dst, r)
 	must(err)
-	return dst, len(w.queue) > 0
+	return dst, len(r.Events), len(w.queue) > 0
 }
 
 func (w *fakeWatch) Close() {

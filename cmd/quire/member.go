@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type member struct {
 	membership *membership.Service
 	watch      *walMetrics
 	timing     *storeMetrics
+	applies    *applyMetrics
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -102,6 +104,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 	if err := m.openTokens(); err != nil {
 		return m, err
 	}
+	if m.applies, err = newApplyMetrics(reg); err != nil {
+		return m, err
+	}
 	if err := m.openEngine(); err != nil {
 		return m, err
 	}
@@ -111,9 +116,6 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
 		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
 	})
-	if err := m.registerParts(reg); err != nil {
-		return m, err
-	}
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}
@@ -130,8 +132,10 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
 		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
 	})
-	m.rpc, err = rpc.New(m.rpcConfig(reg))
-	return m, err
+	if m.rpc, err = rpc.New(m.rpcConfig(reg)); err != nil {
+		return m, err
+	}
+	return m, m.registerParts(reg)
 }
 
 // openTokens makes the kind of tokens that is asked for.
@@ -187,7 +191,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionBatch:   m.cfg.CompactionBatch,
 		CompactionSleep:   m.cfg.CompactionSleep,
 		SnapshotDir:       m.cfg.tempPath(),
-		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes},
+		Pages:             pagestore.Options{CacheBytes: m.cfg.PageCacheBytes, OnCommit: m.timing.committed},
 		Publisher:         (*publisher)(m),
 		AuthListener:      (*authListener)(m),
 		Propose:           m.propose,
@@ -269,6 +273,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Pprof:            c.EnablePprof || c.debugging(), Traces: c.debugging(),
 		StopServingOnDefrag: c.Features.Enabled(gateStopOnDefrag),
 		Gateway:             c.EnableGateway,
+		Vars:                map[string]func() any{"file_descriptor_limit": func() any { return uint64(descriptorLimit()) }, "raft.status": m.raftVars},
 		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
@@ -281,6 +286,17 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	}
 	m.see.fill(&rc, c)
 	return rc
+}
+
+// raftVars is what /debug/vars shows of raft, in the form of its library.
+func (m *member) raftVars() any {
+	s := m.node.Load().Status()
+	state := "StateFollower"
+	if s.IsLeader {
+		state = "StateLeader"
+	}
+	hex := func(id uint64) string { return strconv.FormatUint(id, 16) }
+	return map[string]any{"id": hex(s.ID), "lead": hex(s.Lead), "raftState": state, "term": s.Term, "commit": s.Commit, "applied": s.Applied}
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {

@@ -19,14 +19,6 @@ func (p *publisher) Publish(events []engine.Event, rev int64) {
 	if p.hub == nil {
 		return
 	}
-	for i := range events {
-		if events[i].Delete {
-			p.counts.deletes.Add(1)
-		} else {
-			p.counts.puts.Add(1)
-			p.counts.putBytes.Add(uint64(len(events[i].KV)))
-		}
-	}
 	p.events = appendEvents(p.events[:0], events)
 	p.hub.Publish(p.events, rev)
 	clear(p.events)
@@ -71,9 +63,8 @@ func (h history) Events(dst []watchfanout.Event, from int64, maxBytes int, wantP
 	return appendEvents(dst, evs), next, err
 }
 
-// counts are what the metrics know of the applied operations.
+// counts are what the metrics know of raft's calls.
 type counts struct {
-	puts, deletes, putBytes   atomic.Uint64
 	leaderChanges, slowApplys atomic.Uint64
 }
 
@@ -89,7 +80,9 @@ type stateMachine struct {
 func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interface{ Dropped(error) }) {
 	start := time.Now()
 	s.Engine.Apply(index, term, data, waiters)
-	if took := time.Since(start); took > s.m.cfg.WarnApply {
+	took := time.Since(start)
+	s.m.applies.observe(s.Engine, took)
+	if took > s.m.cfg.WarnApply {
 		s.m.counts.slowApplys.Add(1)
 		s.m.log.Warn("apply request took too long", zap.Duration("took", took), zap.Duration("expected-duration", s.m.cfg.WarnApply),
 			zap.Uint64("index", index), zap.Int("bytes", len(data)))
