@@ -53,7 +53,7 @@ type RangeCursor interface {
 // Leases is the lessor of the leader.
 type Leases interface {
 	// LeaseRenew returns the TTL in seconds; engine.ErrLeaseNotFound.
-	LeaseRenew(id int64) (ttl int64, err error)
+	LeaseRenew(ctx context.Context, id int64) (ttl int64, err error)
 	LeaseTimeToLive(id int64, withKeys bool) (engine.LeaseInfo, error)
 	Leases() []int64
 	// NewLeaseID returns a positive ID that is not in use.

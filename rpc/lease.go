@@ -154,7 +154,7 @@ func (k *keepAliveSession) Recv(msg []byte) error {
 	if err := k.mayRenew(r.ID); err != nil {
 		return err
 	}
-	ttl, err := cfg.Leases.LeaseRenew(r.ID)
+	ttl, err := cfg.Leases.LeaseRenew(k.stream.Ctx, r.ID)
 	if errors.Is(err, engine.ErrLeaseNotFound) {
 		ttl, err = 0, nil
 	}
