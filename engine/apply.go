@@ -197,7 +197,7 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 		return a.runTxn(body)
 	case OpCompact:
 		return 0, a.runCompact(body)
-	case OpLeaseGrant, OpLeaseRevoke, OpLeaseExpire, OpLeaseCheckpoint:
+	case OpLeaseGrant, OpLeaseRevoke, OpLeaseExpire, OpLeaseCheckpoint, OpLeaseRecord:
 		return 0, a.runLease(kind, body)
 	case OpAlarm:
 		return 0, a.runAlarm(body)

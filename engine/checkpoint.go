@@ -138,7 +138,23 @@ func (e *Engine) onNoSpace(err error) {
 	if e.opts.Propose == nil {
 		return
 	}
-	go e.raiseNoSpace()
+	select {
+	case e.full <- struct{}{}:
+	default: // it is being raised
+	}
+}
+
+// alarmLoop raises the alarm: the page store, which tells of the full disk, must
+// not wait for consensus.
+func (e *Engine) alarmLoop() {
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.full:
+			e.raiseNoSpace()
+		}
+	}
 }
 
 func (e *Engine) raiseNoSpace() {

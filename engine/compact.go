@@ -344,8 +344,17 @@ func relocation(kv *keyValue, c *pagestore.Candidate) index.Relocation {
 }
 
 // RunPending does the background work that is due, on the calling goroutine: a
-// simulation steps an engine that was never started.
+// simulation steps an engine that was never started. It does not wait for what it
+// proposes.
 func (e *Engine) RunPending() error {
+	expire, _ := e.dueExpiry()
+	e.propose(expire)
+	e.proposeRecord()
+	select {
+	case <-e.full:
+		e.raiseNoSpace()
+	default:
+	}
 	select {
 	case <-e.compactor.wake:
 		e.compactor.mu.Lock()

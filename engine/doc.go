@@ -34,7 +34,7 @@
 // operation needs a previous value that is not cached.
 //
 // Goroutines, started by Start and awaited by Close: compactLoop,
-// checkpointLoop, reclaimLoop, scrubLoop, leaseLoop. Each has at most one thing pending.
+// checkpointLoop, reclaimLoop, scrubLoop, leaseLoop, alarmLoop. Each has at most one thing pending.
 //
 // # Invariants
 //

@@ -165,6 +165,7 @@ type Engine struct {
 	snapshots  snapshots
 	leader     leadership
 	home       *pagestore.Home
+	full       chan struct{} // the disk is, and the alarm is to be raised
 	transfers  *Transfers
 
 	wg     sync.WaitGroup
@@ -203,6 +204,7 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 func newEngine(opts Options) *Engine {
 	e := &Engine{opts: opts, log: opts.Logger, alarms: newAlarmSet(), cluster: newCluster(), lessor: newLessor(opts.MinLeaseTTL, opts.Now)}
 	e.ap.e = e
+	e.full = make(chan struct{}, 1)
 	e.compactor.init()
 	return e
 }
@@ -267,7 +269,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 // Start runs the background work: compaction, checkpoints, reclaim, scrubbing,
 // lease expiry.
 func (e *Engine) Start() {
-	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop, e.scrubLoop} {
+	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop, e.scrubLoop, e.alarmLoop} {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()

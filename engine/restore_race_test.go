@@ -42,7 +42,8 @@ func TestConcurrentRestore(t *testing.T) {
 		return e
 	}
 	lead, to := open(1), open(2)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	const enough = 6
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
 	run := func(fn func(rnd *rand.Rand)) {
@@ -78,7 +79,9 @@ func TestConcurrentRestore(t *testing.T) {
 	restores := 0
 	run(func(rnd *rand.Rand) {
 		if restoreNext(t, rnd, lead, to) {
-			restores++
+			if restores++; restores == enough {
+				cancel()
+			}
 		}
 	})
 	for range 2 {
@@ -109,7 +112,7 @@ func TestConcurrentRestore(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	if restores < 3 {
+	if restores < enough {
 		t.Errorf("%d snapshots taken over", restores)
 	}
 	t.Logf("%d snapshots taken over, revision %d", restores, to.Revision())

@@ -263,7 +263,7 @@ func TestRestoreTakesEverything(t *testing.T) {
 		"opts": "this member's own", "tally": "counts what this process did", "log": "this member's own", "present": "taken", "lessor": "taken", "alarms": "taken",
 		"cluster": "taken", "applied": "taken", "term": "taken", "writer": "a lock", "ap": "position and keyspace taken, the rest is scratch",
 		"auth": "taken", "compactor": "the compact revision taken", "checkpoint": "this member's own", "leader": "a follower leads nothing",
-		"home": "this member's own", "transfers": "this member's own", "snapshots": "this member's own", "wg": "goroutines", "ctx": "goroutines", "cancel": "goroutines",
+		"home": "this member's own", "full": "this member's own", "transfers": "this member's own", "snapshots": "this member's own", "wg": "goroutines", "ctx": "goroutines", "cancel": "goroutines",
 		"fatal": "this member's own",
 	}
 	typ := reflect.TypeFor[Engine]()

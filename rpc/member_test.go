@@ -129,10 +129,6 @@ func (h realHistory) Events(dst []watchfanout.Event, from int64, maxBytes int, w
 // ownLeases are the leases of a cluster of one: nobody else is asked.
 type ownLeases struct{ *engine.Engine }
 
-func (l ownLeases) LeaseRenew(_ context.Context, id int64) (int64, error) {
-	return l.Engine.LeaseRenew(id)
-}
-
 func (l ownLeases) LeaseTimeToLive(_ context.Context, id int64, withKeys bool) (engine.LeaseInfo, error) {
 	return l.Engine.LeaseTimeToLive(id, withKeys)
 }
