@@ -29,6 +29,7 @@ type side struct {
 	watch  *watchSide
 
 	compacted int64 // the compact revision
+	roll      roll  // the members, see upkeep_test.go
 }
 
 // fastElection makes a server of one ready at once; no lease is short enough for it to matter.
@@ -92,7 +93,7 @@ func (s *side) call(st step) answer {
 	if err != nil {
 		return failed(err)
 	}
-	request := st.bytes()
+	request := s.roll.out(st).bytes()
 	if err := stream.SendMsg(&request); err != nil && !errors.Is(err, io.EOF) {
 		return failed(err)
 	}
@@ -114,6 +115,7 @@ func (s *side) call(st step) answer {
 			return answer{code: broken, text: "the answer is no message: " + err.Error()}
 		}
 		normalise(resp.ProtoReflect())
+		s.roll.in(resp)
 		a.responses = append(a.responses, resp)
 		if !m.stream {
 			break
