@@ -77,6 +77,7 @@ type Config struct {
 	ConfigFile  string
 	ShowVersion bool
 	set         map[string]bool // flags that a source has set
+	existing    bool            // the data directory must have been initialised
 }
 
 // etcd's limits and names.

@@ -44,6 +44,7 @@ func export(s *subrun) error {
 		return fmt.Errorf("%s holds no data of quire: %w", cfg.DataDir, err)
 	}
 	cfg.settle()
+	cfg.existing = true
 	m, err := openMember(cfg, zap.NewNop(), prometheus.NewRegistry())
 	if err != nil {
 		return err

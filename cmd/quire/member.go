@@ -161,6 +161,9 @@ func (m *member) openEngine() (err error) {
 		return err
 	}
 	m.engine = nil
+	if m.cfg.existing {
+		return fmt.Errorf("%s holds no data of quire", m.cfg.DataDir)
+	}
 	opts := m.engineOptions()
 	if m.id, m.cid, err = m.cfg.identity(); err != nil {
 		return err
