@@ -19,7 +19,6 @@ import (
 var mayImport = map[string][]string{
 	"cmd/quire":   {"*"},
 	"rpc":         {"engine", "raft", "watchfanout", "api"},
-	"membership":  {"engine", "raft", "api"},
 	"watchfanout": {"api"},
 	"raft":        {"wal", "api"},
 	"engine":      {"index", "pagestore", "api", "disk"}, // of disk only the FS that it hands to pagestore

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	pb "quire/api/etcdserverpb"
+	"quire/index"
 )
 
 // firstStreamChunk is how many keys the first chunk of a RangeStream holds; the
@@ -28,7 +29,7 @@ type RangeCursor struct {
 func (e *Engine) RangeStream(req *pb.RangeRequest, chunkBytes int) *RangeCursor {
 	c := &RangeCursor{e: e, limit: req.Limit, chunk: firstStreamChunk, chunkBytes: chunkBytes}
 	c.req = pb.RangeRequest{Key: req.Key, RangeEnd: req.RangeEnd, Revision: req.Revision,
-		KeysOnly: req.KeysOnly, CountOnly: req.CountOnly}
+		KeysOnly: req.KeysOnly, CountOnly: req.CountOnly, SortTarget: req.SortTarget, SortOrder: req.SortOrder}
 	switch {
 	case c.limit < 0: // as in etcd: no limit, and everything in one chunk
 		c.limit, c.chunk = math.MaxInt64, math.MaxInt64
@@ -64,7 +65,11 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 	c.req.Limit = min(c.chunk, c.limit-c.sent)
 	s := newSpan(c.req.Key, c.req.RangeEnd)
 	start := len(dst)
-	dst, o, err := c.e.rangeOrdered(dst, &c.req, s, at, false)
+	read := c.e.rangeOrdered
+	if !plainOrder(&c.req) {
+		read = c.e.rangeChunkSorted
+	}
+	dst, o, err := read(dst, &c.req, s, at, false)
 	if err == nil && at < c.e.compactRev.Load() {
 		err = ErrCompacted
 	}
@@ -85,6 +90,33 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 		total += c.e.countAt(newSpan(c.req.Key, c.req.RangeEnd), at)
 	}
 	return appendInt(dst, 4<<3, total), c.headerRev, true, nil
+}
+
+// rangeChunkSorted is rangeOrdered for a sort target without an order, which a
+// stream permits as in etcd: the chunks are in key order, and what is in a chunk
+// is sorted by the target. (etcd goes on behind the last key of the sorted chunk,
+// and so leaves out keys and repeats others.)
+func (e *Engine) rangeChunkSorted(dst []byte, req *pb.RangeRequest, s span, rev int64, _ bool) ([]byte, ordered, error) {
+	var o ordered
+	var hits []sortHit
+	var err error
+	e.eachAt(s, rev, req.Limit, func(hit *index.Hit) bool {
+		if o.more = o.n == req.Limit; o.more {
+			return false
+		}
+		var kv keyValue
+		if err = e.readKV(hit.Loc, &kv); err != nil {
+			return false
+		}
+		hits = append(hits, sortHit{Hit: *hit, value: kv.value})
+		o.n, o.last = o.n+1, kv.key
+		return true
+	})
+	sortHits(hits, req)
+	for i := 0; i < len(hits) && err == nil; i++ {
+		dst, _, err = e.appendHit(dst, &hits[i].Hit, req)
+	}
+	return dst, o, err
 }
 
 // grow adapts the number of keys of the next chunk: doubled below half the

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"errors"
 
 	"go.uber.org/zap"
@@ -202,20 +203,27 @@ func (s *Server) serveAuthenticate(c *Call) {
 }
 
 // logIn is one Authenticate: check the password, hand out a token, and do it all
-// again if users, roles or permissions have changed meanwhile, because then the
-// password may have.
+// again if the password has changed meanwhile. etcd does it again whenever the
+// revision has moved, so that nobody gets in while many users are being made.
 type logIn struct {
 	user, password string
 
-	revision uint64 // as of which the hash was the user's
-	good     bool
-	token    string // of a kind that needs no log
-	err      error
+	hash  []byte // that the password was compared with
+	good  bool
+	token string // of a kind that needs no log
+	err   error
+}
+
+// still returns the revision as of which the hash is the user's; false if it is
+// not any more.
+func (l *logIn) still(s *auth.Store) (revision uint64, ok bool) {
+	hash, revision, err := s.Password(l.user)
+	return revision, err == nil && bytes.Equal(hash, l.hash)
 }
 
 func (l *logIn) check(c *Call) {
 	s := c.srv
-	hash, revision, err := s.cfg.Auth.Password(l.user)
+	hash, _, err := s.cfg.Auth.Password(l.user)
 	if err != nil {
 		if !errors.Is(err, auth.ErrNotEnabled) {
 			s.cfg.Logger.Warn("invalid authentication was requested", zap.String("user", l.user), zap.Error(err))
@@ -223,9 +231,12 @@ func (l *logIn) check(c *Call) {
 		c.Fail(err)
 		return
 	}
-	l.revision = revision
+	l.hash = hash
 	c.offload(func() {
-		if l.good = matches(hash, l.password); l.good && !s.cfg.Tokens.Logged() {
+		if l.good = matches(hash, l.password); !l.good || s.cfg.Tokens.Logged() {
+			return
+		}
+		if revision, ok := l.still(s.cfg.Auth); ok {
 			l.token, l.err = s.cfg.Tokens.Sign(l.user, revision)
 		}
 	}, l.handOut)
@@ -242,7 +253,7 @@ func (l *logIn) handOut(c *Call) {
 	case s.cfg.Tokens.Logged():
 		c.applied = l.issued
 		c.propose(engine.OpAuthenticate, engine.AppendAuthenticate(nil, l.user, token.Prefix()))
-	case l.revision != s.cfg.Auth.Revision():
+	case l.token == "":
 		l.check(c)
 	default:
 		c.finishMessage(&pb.AuthenticateResponse{Token: l.token}, s.cfg.KV.Revision())
@@ -251,12 +262,10 @@ func (l *logIn) handOut(c *Call) {
 
 // issued runs on the apply goroutine when the token has been handed out.
 func (l *logIn) issued(c *Call, r *engine.Reply) {
-	if l.revision == c.srv.cfg.Auth.Revision() {
+	if _, ok := l.still(c.srv.cfg.Auth); ok {
 		c.Reply(r.Body, r.Revision)
 		return
 	}
 	c.next = l.check
 	c.wake(c)
 }
-
-func serveUnimplemented(c *Call) { c.Fail(unimplemented(c.Method.Service, c.Method.Name)) }

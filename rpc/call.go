@@ -212,6 +212,7 @@ func (c *Call) propose(kind engine.OpKind, body []byte) {
 func (c *Call) enqueue(head, body []byte) {
 	c.srv.proposals.pending.Add(1)
 	c.hold()
+	c.event("Send raft proposal")
 	if err := c.srv.cfg.Raft.Enqueue(c, head, body); err != nil {
 		c.srv.proposals.pending.Add(-1)
 		c.srv.proposals.failed.Add(1)
@@ -226,6 +227,7 @@ func (c *Call) enqueue(head, body []byte) {
 // Applied implements engine.Waiter.
 func (c *Call) Applied(r *engine.Reply) {
 	c.srv.proposals.pending.Add(-1)
+	c.event("Receive raft result")
 	if r.Err != nil {
 		c.Fail(r.Err)
 	} else if h := c.applied; h != nil {

@@ -48,7 +48,6 @@ var (
 	errMemberBadURLs       = tabled("etcdserver: given member URLs are invalid")
 	errBadLeaderTransferee = tabled("etcdserver: bad leader transferee")
 	errInvalidAuthToken    = tabled("etcdserver: invalid auth token")
-	errPermissionDenied    = tabled("etcdserver: permission denied")
 	errTooManyRequests     = tabled("etcdserver: too many requests")
 
 	errWatchCanceled = tabled("etcdserver: watch canceled")

@@ -43,9 +43,10 @@ const (
 	grpcWorkers = 128
 )
 
-func newGRPCServer(s *Server) *grpc.Server {
+func newGRPCServer(s *Server, workers uint32) *grpc.Server {
 	cfg := &s.cfg
 	opts := []grpc.ServerOption{
+		grpc.Creds(connCredentials{}),
 		grpc.ForceServerCodecV2(newCodec(&s.net)),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -56,9 +57,12 @@ func newGRPCServer(s *Server) *grpc.Server {
 		grpc.SharedWriteBuffer(true),
 		grpc.InitialWindowSize(grpcStreamWindow),
 		grpc.InitialConnWindowSize(grpcConnWindow),
-		grpc.NumStreamWorkers(grpcWorkers),
+		grpc.NumStreamWorkers(workers),
 		grpc.ReadBufferSize(grpcBufferBytes),
 		grpc.WriteBufferSize(grpcBufferBytes),
+	}
+	if cfg.GRPCStats != nil {
+		opts = append(opts, grpc.StatsHandler(cfg.GRPCStats))
 	}
 	if cfg.MaxConcurrentStreams != 0 {
 		opts = append(opts, grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams))
@@ -92,6 +96,7 @@ func (s *Server) ServeGRPC(lis net.Listener) error {
 
 // stopGRPC lets calls finish until ctx ends and then cuts the connections.
 func (s *Server) stopGRPC(ctx context.Context) {
+	s.grpcHTTP.Stop() // its connections are an http.Server's, which has been closed
 	if s.loop != nil {
 		s.loop.close()
 		defer s.loop.awaitServed()
@@ -157,7 +162,7 @@ func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error)
 	}
 	took := s.cfg.Clock.now().Sub(g.start)
 	m.stats.endUnary(code, took)
-	if took > s.slow.limit || s.slow.debug {
+	if took > s.slow.limit || s.slow.debug() {
 		s.slow.ended(&g.Call, took)
 	}
 	var resp *rawResponse
@@ -182,8 +187,21 @@ func (s *Server) runUnary(ctx context.Context, g *syncCall, dec func(any) error)
 	if err := s.admitCall(ctx, g.Method, false); err != nil {
 		return err
 	}
+	if s.cfg.Tracer != nil {
+		return s.runTraced(g)
+	}
 	g.Method.Unary(&g.Call)
 	return g.await()
+}
+
+// runTraced is the rest of runUnary within a span.
+func (s *Server) runTraced(g *syncCall) error {
+	ctx, end := s.startSpan(g.Ctx, g.Method.FullName(), g.Req)
+	g.Ctx = ctx
+	g.Method.Unary(&g.Call)
+	err := g.await()
+	end(err)
+	return err
 }
 
 func contextStatus(ctx context.Context) error {
@@ -231,6 +249,9 @@ func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
 		if err := p.receiveOne(); err != nil {
 			return err
 		}
+		if p.endSpan != nil {
+			defer func() { p.endSpan(err) }()
+		}
 		return p.sendLoop()
 	}
 	go p.receiveLoop()
@@ -249,6 +270,7 @@ type grpcStream struct {
 	out      Out        // owned by the sender
 	received chan error // how the receiver ended
 	room     chan struct{}
+	endSpan  func(error) // nil without a tracer
 }
 
 // receiveOne hands the only message of a server-streaming call over.
@@ -258,6 +280,9 @@ func (p *grpcStream) receiveOne() error {
 	}
 	p.Method.stats.received.Add(1)
 	defer p.in.free()
+	if p.srv.cfg.Tracer != nil {
+		_, p.endSpan = p.srv.startSpan(p.gs.Context(), p.Method.FullName(), p.in.bytes())
+	}
 	return p.session.Recv(p.in.bytes())
 }
 

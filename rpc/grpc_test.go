@@ -55,7 +55,7 @@ func dial(t testing.TB, s *Server) (conn *grpc.ClientConn, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := NewFrontend(lis)
+	front := NewFrontend(lis, FrontendConfig{})
 	web := &http.Server{Handler: s.ClientHandler()}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = s.ServeGRPC(front.GRPC()) })

@@ -5,7 +5,6 @@ import (
 	"expvar"
 	"fmt"
 	"net/http"
-	"net/http/pprof"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -19,14 +18,7 @@ func (s *Server) ClientHandler() http.Handler {
 	mux := http.NewServeMux()
 	s.addMonitoring(mux)
 	mux.HandleFunc("/version", s.httpVersion)
-	mux.HandleFunc("/debug/vars", httpVars)
-	if s.cfg.Pprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	}
+	s.addDebug(mux)
 	if s.json == nil {
 		return mux
 	}

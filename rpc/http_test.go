@@ -118,7 +118,7 @@ func TestFrontendSortsByPreface(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := NewFrontend(lis)
+	front := NewFrontend(lis, FrontendConfig{})
 	for _, tc := range []struct {
 		pieces []string
 		to     net.Listener

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"go.uber.org/zap"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
@@ -79,6 +80,10 @@ func (s *Server) serveStatus(c *Call) {
 
 func (s *Server) serveDefragment(c *Call) {
 	s.cfg.Logger.Info("starting defragment")
+	if s.cfg.StopServingOnDefrag {
+		s.health.set(healthpb.HealthCheckResponse_NOT_SERVING)
+		defer s.health.set(healthpb.HealthCheckResponse_SERVING)
+	}
 	if err := s.cfg.Upkeep.Defragment(c.Ctx); err != nil {
 		s.cfg.Logger.Warn("failed to defragment", zap.Error(err))
 		c.Fail(err)

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine/auth"
@@ -43,8 +45,17 @@ type Config struct {
 	KeepAlive KeepAlive
 	// ExtensiveMetrics adds a histogram of handling times per method.
 	ExtensiveMetrics bool
-	// Pprof serves /debug/pprof.
-	Pprof bool
+	// Pprof serves /debug/pprof, Traces /debug/requests and /debug/events.
+	Pprof, Traces bool
+	// LogLevel, if not nil, serves /debug/loglevel.
+	LogLevel http.Handler
+	// Tracer, if not nil, makes a span of each request, GRPCStats those of the calls
+	// around them.
+	Tracer    trace.Tracer
+	GRPCStats stats.Handler
+	// StopServingOnDefrag makes the health service say NOT_SERVING while the store
+	// is being defragmented.
+	StopServingOnDefrag bool
 	// Gateway serves the JSON API under /v3/.
 	Gateway bool
 
@@ -176,6 +187,7 @@ type Server struct {
 	leader    *leaderMonitor
 	passwords *passwords
 	grpc      *grpc.Server
+	grpcHTTP  *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
 	loop      *loopback    // nil without the gateway
 	json      http.Handler // likewise
 	health    *healthService
@@ -204,15 +216,15 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.byName = make(map[string]*Method, len(s.methods))
 	for _, m := range s.methods {
-		if m.Auth == authUnset {
-			return nil, fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
-		}
 		s.byName[m.FullName()] = m
+	}
+	if err := s.checkMethods(); err != nil {
+		return nil, err
 	}
 	s.leader = newLeaderMonitor(cfg.RaftStatus, cfg.ElectionTimeout)
 	s.health = newHealthService(cfg.Logger)
+	s.grpc, s.grpcHTTP = newGRPCServer(s, grpcWorkers), newGRPCServer(s, 0)
 	s.passwords = newPasswords(cfg.BcryptCost)
-	s.grpc = newGRPCServer(s)
 	if err := s.registerMetrics(); err != nil {
 		return nil, err
 	}
@@ -222,6 +234,17 @@ func New(cfg Config) (*Server, error) {
 	go s.dog.run()
 	go s.leader.run()
 	return s, nil
+}
+
+// checkMethods refuses a method that does not say what its clients have to be: it
+// would be open to everybody.
+func (s *Server) checkMethods() error {
+	for _, m := range s.methods {
+		if m.Auth == authUnset {
+			return fmt.Errorf("rpc: method %s does not say what rights it needs", m.FullName())
+		}
+	}
+	return nil
 }
 
 // Close ends what is in flight and stops the server's goroutines: streams get

@@ -17,20 +17,23 @@ import (
 type slowLog struct {
 	logger *zap.Logger
 	limit  time.Duration
-	debug  bool
 }
 
 func newSlowLog(logger *zap.Logger, limit time.Duration) slowLog {
-	return slowLog{logger: logger, limit: limit, debug: logger.Core().Enabled(zapcore.DebugLevel)}
+	return slowLog{logger: logger, limit: limit}
 }
+
+// debug tells whether every call is logged; the level may change at any time.
+func (l *slowLog) debug() bool { return l.logger.Core().Enabled(zapcore.DebugLevel) }
 
 // ended is called by the transport while the call's request is still valid.
 func (l *slowLog) ended(c *Call, took time.Duration) {
-	if took <= l.limit && !l.debug {
+	debug := l.debug()
+	if took <= l.limit && !debug {
 		return
 	}
 	level := zapcore.WarnLevel
-	if l.debug {
+	if debug {
 		level = zapcore.DebugLevel
 	}
 	entry := l.logger.Check(level, "request stats")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"net"
 	"time"
 )
 
@@ -31,7 +32,8 @@ type Config struct {
 	KeepAliveTimeout    time.Duration
 	ReusePort           bool
 	ReuseAddress        bool
-	FeatureGates        string
+	Features            featureGates
+	LockMemory          bool
 	PreVote             bool
 	StrictReconfigCheck bool
 	MaxLearners         int
@@ -42,11 +44,19 @@ type Config struct {
 	InitialCluster      string
 	ClusterState        string
 	ClusterToken        string
+	DiscoveryFallback   string
 
 	// Security
-	AuthToken    string
-	BcryptCost   uint
-	AuthTokenTTL uint // seconds
+	ClientTLS, PeerTLS Security
+	SelfSignedValidity uint // years
+	CipherSuites       wordList
+	TLSMinVersion      string
+	TLSMaxVersion      string
+	CORS               originList
+	HostWhitelist      stringList
+	AuthToken          string
+	BcryptCost         uint
+	AuthTokenTTL       uint // seconds
 
 	// Upkeep
 	CompactionMode      string
@@ -58,12 +68,18 @@ type Config struct {
 	WarnUnary           time.Duration
 	DowngradeCheck      time.Duration
 	DefragThresholdMB   uint
+	CompactHashCheck    time.Duration
 	UnsafeNoFsync       bool
 	PageCacheBytes      int64 // quire's own: clean pages kept in memory
 
 	// Monitoring
-	Metrics     string
-	EnablePprof bool
+	Metrics         string
+	EnablePprof     bool
+	Tracing         bool
+	TracingAddress  string
+	TracingService  string
+	TracingInstance string
+	TracingRate     int // in a million
 
 	// Logging
 	Logger        string
@@ -82,16 +98,20 @@ type Config struct {
 
 // etcd's limits and names.
 const (
-	defaultName          = "default"
-	defaultToken         = "etcd-cluster"
-	defaultPeerURL       = "http://localhost:2380"
-	defaultClientURL     = "http://localhost:2379"
-	defaultQuotaBytes    = 2 << 30
-	maxQuotaBytes        = 8 << 30 // above this etcd warns
-	maxElectionMillis    = 50_000
-	clusterStateNew      = "new"
-	clusterStateExisting = "existing"
-	defaultRotation      = `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`
+	defaultName            = "default"
+	defaultToken           = "etcd-cluster"
+	defaultPeerURL         = "http://localhost:2380"
+	defaultClientURL       = "http://localhost:2379"
+	defaultQuotaBytes      = 2 << 30
+	defaultSnapshotCount   = 10_000
+	defaultSnapshotCatchUp = 5000
+	maxQuotaBytes          = 8 << 30 // above this etcd warns
+	maxElectionMillis      = 50_000
+	// above this etcd warns
+	recommendedRequestBytes = 10 << 20
+	clusterStateNew         = "new"
+	clusterStateExisting    = "existing"
+	defaultRotation         = `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`
 )
 
 // newConfig returns the defaults. Flag registration fills the scalar ones.
@@ -102,6 +122,8 @@ func newConfig() *Config {
 		AdvertisePeerURLs:   mustURLs(defaultPeerURL),
 		AdvertiseClientURLs: mustURLs(defaultClientURL),
 		LogOutputs:          stringList{logDefault},
+		CORS:                originList{anyone},
+		HostWhitelist:       stringList{anyone},
 		MaxStreams:          math.MaxUint32,
 		set:                 map[string]bool{},
 	}
@@ -112,18 +134,56 @@ func (c *Config) settle() {
 	if c.ConfigFile == "" && c.set["listen-client-urls"] && !c.set["advertise-client-urls"] {
 		c.AdvertiseClientURLs = nil // Validate refuses this
 	}
+	found := c.advertiseOwnHost()
 	if !c.set["initial-cluster"] || c.InitialCluster == "" {
-		c.InitialCluster = initialCluster(c.Name, c.AdvertisePeerURLs, c.set["initial-advertise-peer-urls"] || c.Name != defaultName)
+		c.InitialCluster = initialCluster(c.Name, c.AdvertisePeerURLs, found || c.set["initial-advertise-peer-urls"] || c.Name != defaultName)
 	}
+	setDefault(&c.SnapshotCount, defaultSnapshotCount)
+	setDefault(&c.SnapshotCatchUp, defaultSnapshotCatchUp)
 	if c.DataDir == "" {
 		c.DataDir = c.Name + ".etcd"
 	}
-	if c.QuotaBackendBytes == 0 {
-		c.QuotaBackendBytes = defaultQuotaBytes
+	setDefault(&c.QuotaBackendBytes, defaultQuotaBytes)
+	c.settleTLS()
+	setDefault(&c.WarnUnary, 300*time.Millisecond)
+}
+
+// setDefault gives a setting for which zero means nothing its default.
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
 	}
-	if c.WarnUnary == 0 {
-		c.WarnUnary = 300 * time.Millisecond
+}
+
+// advertiseOwnHost puts this machine's address into advertised URLs that were left
+// at their default while the server listens everywhere: localhost would lead
+// others to themselves. It reports whether the peer URL has changed.
+func (c *Config) advertiseOwnHost() (peerChanged bool) {
+	own := func(listen, advertise urlList, def string) (urlList, bool) {
+		if len(listen) == 0 || listen[0].Hostname() != "0.0.0.0" || advertise.String() != def {
+			return advertise, false
+		}
+		host := ownHost()
+		if host == "" {
+			return advertise, false
+		}
+		return urlList{{Scheme: advertise[0].Scheme, Host: net.JoinHostPort(host, listen[0].Port())}}, true
 	}
+	c.AdvertisePeerURLs, peerChanged = own(c.ListenPeerURLs, c.AdvertisePeerURLs, defaultPeerURL)
+	c.AdvertiseClientURLs, _ = own(c.ListenClientURLs, c.AdvertiseClientURLs, defaultClientURL)
+	return peerChanged
+}
+
+// ownHost is the address from which this machine reaches others; nothing is sent
+// to find it out. It is empty on a machine without a route.
+func ownHost() string {
+	conn, err := net.Dial("udp4", "192.0.2.1:9") // an address for documentation
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
 // initialCluster is the cluster of one that stands for an unset

@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"quire/cmd/quire/certs"
 )
 
 // loadFor loads and validates as main does.
@@ -101,10 +105,10 @@ func TestFaultsAreReportedTogether(t *testing.T) {
 			"--election-timeout", "100", "--listen-client-urls=http://example.com:1", "--auto-compaction-mode=sometimes",
 			"--log-level=loud", "--cert-file=x.pem", "--initial-cluster=other=http://localhost:2380",
 		}, nil, []string{
-			"--cert-file is not supported by this version",
 			`--log-level: unknown level "loud"`,
 			"--listen-client-urls: expected IP in URL for binding (http://example.com:1)",
 			"--advertise-client-urls is required when --listen-client-urls is set explicitly",
+			"--cert-file: KeyFile and CertFile must both be present[key: , cert: x.pem]",
 			"--election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]",
 			`--initial-cluster "other=http://localhost:2380" does not include --name "default"`,
 			`--auto-compaction-mode: unknown auto-compaction-mode "sometimes"`,
@@ -113,8 +117,24 @@ func TestFaultsAreReportedTogether(t *testing.T) {
 			`invalid value "soon" for ETCD_ELECTION_TIMEOUT: parse error`,
 			`invalid value "many" for ETCD_MAX_TXN_OPS: parse error`,
 		}},
-		{"TLS asked for by URL", []string{"--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"}, nil, []string{
-			"--listen-client-urls: https://127.0.0.1:1 asks for TLS, which is not supported by this version",
+		{"TLS asked for by URL", []string{"--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1",
+			"--listen-peer-urls=unixs://p:1", "--listen-metrics-urls=https://127.0.0.1:2", "--tls-min-version=SSL3", "--cipher-suites=x", "--self-signed-cert-validity=0", "--peer-auto-tls"}, nil, []string{
+			`unexpected TLS cipher suite "x"`,
+			`unexpected TLS version "SSL3" (must be one of: TLS1.2, TLS1.3)`,
+			"--self-signed-cert-validity: selfSignedCertValidity is invalid,it should be greater than 0",
+			"TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:1 with HTTPS scheme",
+			"client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url https://127.0.0.1:2",
+		}},
+		{"things of the past", []string{"--logger=capnslog", "--discovery-fallback=proxy", "--enable-distributed-tracing", "--distributed-tracing-sampling-rate=1000001",
+			"--compact-hash-check-time=0", "--feature-gates=LeaseCheckpointPersist=true"}, nil, []string{
+			"--logger=capnslog is removed in v3.5",
+			"distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)",
+			"--compact-hash-check-time must be >0 (set to 0s)",
+			`v2 proxy is deprecated, and --discovery-fallback can't be configured as "proxy"`,
+			"enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+		}},
+		{"for clusters only", []string{"--discovery-token=t"}, nil, []string{
+			"--discovery-token is for clusters of several members, which this version does not serve",
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -133,9 +153,9 @@ func TestPrecedence(t *testing.T) {
 	if len(faults) > 0 || c.Name != "from-env" || c.ElectionMillis != 2000 || c.LogLevel != "warn" {
 		t.Errorf("flags and environment: %v, %+v", faults, c)
 	}
-	want := []envWarning{{"ETCD_UNKNOWN", "unrecognized environment variable"}}
-	if !slices.Equal(set.envWarnings, want) {
-		t.Errorf("warnings %v, want %v", set.envWarnings, want)
+	want := []envUse{{"ETCD_ELECTION_TIMEOUT", "2000", true}, {"ETCD_NAME", "from-env", true}, {"ETCD_UNKNOWN", "", false}}
+	if !slices.Equal(set.env, want) {
+		t.Errorf("environment %v, want %v", set.env, want)
 	}
 	if _, _, faults := loadFor(t, []string{"--name", "from-flag"}, env); len(faults) != 1 || !strings.HasPrefix(faults[0], "conflicting environment variable ETCD_NAME is shadowed") {
 		t.Errorf("a flag and its variable: %q", faults)
@@ -146,7 +166,7 @@ func TestPrecedence(t *testing.T) {
 		{nil, append(env, "ETCD_CONFIG_FILE="+file)},
 	} {
 		c, set, faults = loadFor(t, how.args, how.env)
-		if len(faults) > 0 || c.Name != "from-file" || c.ElectionMillis != 1000 || len(set.envWarnings) > 0 {
+		if len(faults) > 0 || c.Name != "from-file" || c.ElectionMillis != 1000 || len(set.env) > 0 {
 			t.Errorf("a file stands alone: %v, %+v", faults, c)
 		}
 	}
@@ -216,18 +236,158 @@ func TestConfigFile(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	for _, tc := range []struct{ file, fault string }{
-		{"client-transport-security:\n  cert-file: a.pem\n", "--cert-file is not supported by this version"},
-		{"peer-transport-security:\n  auto-tls: true\n", "--peer-auto-tls is not supported by this version"},
-		{"client-transport-security: yes\n", "--config-file: invalid client-transport-security"},
-		{"election-timeout: soon\n", "--config-file: invalid value soon for election-timeout: parse error"},
-		{"name: {a: b}\n", "--config-file: invalid value map[a:b] for name: cannot be a map[string]interface {}"},
+		{"client-transport-security:\n  cert-file: a.pem\n", "--cert-file: KeyFile and CertFile must both be present"},
+		{"client-transport-security: yes\n", "--config-file FILE: invalid client-transport-security"},
+		{"election-timeout: soon\n", "--config-file FILE: invalid value soon for election-timeout: parse error"},
+		{"name: {a: b}\n", "--config-file FILE: invalid value map[a:b] for name: cannot be a map[string]interface {}"},
+		{"feature-gates: Nope=true\n", "--config-file FILE: invalid value Nope=true for feature-gates: unrecognized feature gate: Nope"},
+		{"discovery-config: {token: t}\n", "--discovery-token is for clusters"},
 		{"[", "--config-file"},
 	} {
-		_, _, faults := loadFor(t, []string{"--config-file", writeFile(t, tc.file)}, nil)
-		if len(faults) != 1 || !strings.HasPrefix(faults[0], tc.fault) {
+		file := writeFile(t, tc.file)
+		_, _, faults := loadFor(t, []string{"--config-file", file}, nil)
+		if len(faults) != 1 || !strings.HasPrefix(strings.Replace(faults[0], file, "FILE", 1), tc.fault) {
 			t.Errorf("%q: %q, want %q", tc.file, faults, tc.fault)
 		}
 	}
+}
+
+// TestConfigFileSections sets what lies in sections, and sees that the same keys
+// on the top level are ignored, as etcd ignores them.
+func TestConfigFileSections(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c, set, faults := loadFor(t, []string{"--config-file", writeFile(t, `
+Name: m
+cert-file: ignored
+client-cert-auth: true
+peer-cert-allowed-cn: ignored
+socket-reuse-port: true
+grpc-additional-server-options:
+client-transport-security:
+  Cert-File: c
+  key-file: k
+  client-cert-file: cc
+  client-key-file: ck
+  client-cert-auth: true
+  trusted-ca-file: ca
+  crl-file: crl
+  allowed-cn: [alice, bob]
+  skip-client-san-verification: true
+  unknown: 1
+peer-transport-security:
+  cert-file: pc
+  key-file: pk
+  allowed-hostname: [a, b]
+  skip-client-san-verification: true
+socket-options:
+  reuse-address: true
+discovery-config: {client: {secure: {insecure-transport: false}, auth: {username: u, password: secret}}}
+cors: http://a:1,http://b:2
+host-whitelist: b,a
+feature-gates: "AllAlpha=true,LeaseCheckpoint=false,LeaseCheckpointPersist=false"
+listen-metrics-urls: http://127.0.0.1:1
+`)}, nil)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	wantClient := certs.Config{CertFile: "c", KeyFile: "k", ClientCertFile: "cc", ClientKeyFile: "ck", ClientCertAuth: true, TrustedCAFile: "ca",
+		CRLFile: "crl", AllowedCNs: []string{"alice", "bob"}, SkipClientSANVerify: true, MinVersion: tls.VersionTLS12}
+	if !reflect.DeepEqual(c.ClientTLS.Config, wantClient) {
+		t.Errorf("clients: %+v", c.ClientTLS)
+	}
+	wantPeer := certs.Config{CertFile: "pc", KeyFile: "pk", AllowedHostnames: []string{"a", "b"}, SkipClientSANVerify: true, MinVersion: tls.VersionTLS12}
+	if !reflect.DeepEqual(c.PeerTLS.Config, wantPeer) {
+		t.Errorf("peers: %+v", c.PeerTLS)
+	}
+	if c.Name != "m" || c.ReusePort || !c.ReuseAddress || c.CORS.String() != "http://a:1,http://b:2" || c.HostWhitelist.String() != "a,b" ||
+		!c.Features.Enabled(gateStopOnDefrag) || c.Features.Enabled(gateLeaseCheckpoint) || c.ListenMetricsURLs.String() != "http://127.0.0.1:1" {
+		t.Errorf("%+v", c)
+	}
+	for _, f := range set.settings() {
+		if strings.Contains(f.String, "secret") {
+			t.Errorf("%s is shown", f.Key)
+		}
+	}
+}
+
+func TestFeatureGates(t *testing.T) {
+	for _, tc := range []struct{ set, want, fault string }{
+		{set: "", want: ""},
+		{set: "StopGRPCServiceOnDefrag=true", want: "StopGRPCServiceOnDefrag=true"},
+		{set: " PriorityRequest = 1 ,", want: "PriorityRequest=true"},
+		{set: "AllBeta=false,FastLeaseKeepAlive=true", want: "AllBeta=false,FastLeaseKeepAlive=true,TxnModeWriteWithSharedBuffer=false"},
+		{set: "PriorityRequest", fault: "missing bool value for PriorityRequest"},
+		{set: "PriorityRequest=maybe", fault: `invalid value of PriorityRequest=maybe, err: strconv.ParseBool: parsing "maybe": invalid syntax`},
+		{set: "DistributedTracing=true", fault: "unrecognized feature gate: DistributedTracing"},
+	} {
+		var g featureGates
+		err := g.Set(tc.set)
+		switch {
+		case err != nil && err.Error() != tc.fault:
+			t.Errorf("%q: %v", tc.set, err)
+		case err == nil && g.String() != tc.want:
+			t.Errorf("%q: %s, want %s", tc.set, g.String(), tc.want)
+		}
+	}
+	var g featureGates
+	if err := g.Set("AllAlpha=true,FastLeaseKeepAlive=true,StopGRPCServiceOnDefrag=false"); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(g.idle(), " "); got != "CompactHashCheck InitialCorruptCheck LeaseCheckpoint LeaseCheckpointPersist PriorityRequest SetMemberLocalAddr" {
+		t.Errorf("without effect: %s", got)
+	}
+}
+
+func TestSecretsAreMasked(t *testing.T) {
+	got := maskArgs([]string{"quire", "--discovery-password=hunter2", "-discovery-user", "me:hunter2", "--name", "discovery-user", "--discovery-user"})
+	if want := "quire --discovery-password=*** -discovery-user *** --name discovery-user --discovery-user"; strings.Join(got, " ") != want {
+		t.Errorf("%v", got)
+	}
+	_, set, faults := loadFor(t, nil, []string{"ETCD_DISCOVERY_PASSWORD=hunter2"})
+	if len(faults) > 0 || len(set.env) != 1 || set.env[0].value != masked {
+		t.Errorf("%v, %+v", faults, set.env)
+	}
+}
+
+func TestOwnHostIsAdvertised(t *testing.T) {
+	host := ownHost()
+	if host == "" {
+		t.Skip("this machine has no route")
+	}
+	c, _, faults := loadFor(t, []string{"--config-file", writeFile(t, "name: m\nlisten-client-urls: http://0.0.0.0:1\nlisten-peer-urls: http://0.0.0.0:2\n")}, nil)
+	if len(faults) > 0 || c.AdvertiseClientURLs.String() != "http://"+host+":1" || c.InitialCluster != "m=http://"+host+":2" {
+		t.Errorf("%v, %s, %s", faults, c.AdvertiseClientURLs.String(), c.InitialCluster)
+	}
+}
+
+func FuzzConfigFile(f *testing.F) {
+	f.Add([]byte(sampleFile))
+	f.Add([]byte("client-transport-security: {allowed-cn: [[a]], auto-tls: 1e9}\ndiscovery-config: {client: {secure: {cert: x}}}\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		cfg := newConfig()
+		set := newFlagSet(cfg)
+		if len(set.parseYAML(raw)) == 0 {
+			cfg.settle()
+			cfg.DataDir = "nowhere"
+			_ = cfg.Validate()
+		}
+	})
+}
+
+func FuzzURLs(f *testing.F) {
+	for _, s := range []string{"http://localhost:1,https://[::1]:2", "unix://a/b", "unixs:c", "http://h", "ftp://a:1", "http://a:1/p?q#f", ","} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var l urlList
+		if l.Set(s) != nil || s == "" {
+			return
+		}
+		var again urlList
+		if err := again.Set(l.String()); err != nil && !strings.Contains(s, "%2") {
+			t.Errorf("%q became %q, which is refused: %v", s, l.String(), err)
+		}
+	})
 }
 
 func TestBootstrapFlagsCountOnlyOnce(t *testing.T) {
@@ -250,7 +410,7 @@ var update = flag.Bool("update", false, "write docs/flags.md anew")
 func TestFlagsPage(t *testing.T) {
 	var want bytes.Buffer
 	want.WriteString(flagsPageHead)
-	newFlagSet(newConfig()).help(&want)
+	newFlagSet(newConfig()).allFlags(&want)
 	want.WriteString("```\n")
 	page := filepath.Join("..", "..", "docs", "flags.md")
 	if *update {
@@ -266,7 +426,7 @@ func TestFlagsPage(t *testing.T) {
 
 const flagsPageHead = `# Flags
 
-What "quire help" prints; a test keeps this page the same. Flags, environment
+What "quire help flags" prints; a test keeps this page the same. Flags, environment
 and configuration file are etcd's, with etcd's precedence: a configuration file
 stands alone; otherwise a setting comes from its flag or from its environment
 variable (both at once are refused), and else from the default. All faults of a configuration are reported together, and

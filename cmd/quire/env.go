@@ -17,14 +17,17 @@ func envName(flagName string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
 
-// envWarning is a variable that is not used, and why.
-type envWarning struct{ key, msg string }
+// envUse is a variable with etcd's prefix and what became of it: its value if a
+// flag took it, except that secrets are not repeated.
+type envUse struct {
+	key, value string
+	used       bool
+}
 
 // parseEnv sets the flags that the command line left alone from the
-// environment (KEY=value lines), and returns faults and what is worth a
-// warning: variables that no flag has. A variable beside its flag is a fault, as
-// in etcd.
-func (f *flagSet) parseEnv(environ []string) (warnings []envWarning, faults []error) {
+// environment (KEY=value lines), and returns faults. A variable beside its flag is
+// a fault, as in etcd; one that no flag has is noted in f.env.
+func (f *flagSet) parseEnv(environ []string) (faults []error) {
 	values := map[string]string{}
 	for _, kv := range environ {
 		key, value, ok := strings.Cut(kv, "=")
@@ -50,15 +53,19 @@ func (f *flagSet) parseEnv(environ []string) (warnings []envWarning, faults []er
 				return
 			}
 			f.cfg.set[fl.Name] = true
+			if slices.Contains(secretFlags, fl.Name) {
+				value = masked
+			}
+			f.env = append(f.env, envUse{key, value, true})
 		}
 	})
 	for key := range values { // the value may be a secret of somebody else's
 		if !slices.Contains(harmlessEnv, key) {
-			warnings = append(warnings, envWarning{key, "unrecognized environment variable"})
+			f.env = append(f.env, envUse{key: key})
 		}
 	}
-	slices.SortFunc(warnings, func(a, b envWarning) int { return strings.Compare(a.key, b.key) })
-	return warnings, faults
+	slices.SortFunc(f.env, func(a, b envUse) int { return strings.Compare(a.key, b.key) })
+	return faults
 }
 
 // lookupEnv returns the value of key in KEY=value lines.

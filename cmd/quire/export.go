@@ -45,7 +45,7 @@ func export(s *subrun) error {
 	}
 	cfg.settle()
 	cfg.existing = true
-	m, err := openMember(cfg, zap.NewNop(), prometheus.NewRegistry())
+	m, err := openMember(cfg, zap.NewNop(), prometheus.NewRegistry(), observation{})
 	if err != nil {
 		return err
 	}

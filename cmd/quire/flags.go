@@ -29,9 +29,11 @@ type flagSet struct {
 	effects map[string]effect
 	groups  []flagGroup
 
+	fileOnly map[string]flag.Value // settings that only a file has, by flag-like names
+
 	// What start-up has to say about the sources.
-	envWarnings []envWarning
-	ignored     []string
+	env     []envUse
+	ignored []string
 }
 
 type flagGroup struct {
@@ -40,7 +42,7 @@ type flagGroup struct {
 }
 
 func newFlagSet(cfg *Config) *flagSet {
-	f := &flagSet{FlagSet: flag.NewFlagSet("quire", flag.ContinueOnError), cfg: cfg, effects: map[string]effect{}}
+	f := &flagSet{FlagSet: flag.NewFlagSet("quire", flag.ContinueOnError), cfg: cfg, effects: map[string]effect{}, fileOnly: map[string]flag.Value{}}
 	f.SetOutput(io.Discard) // faults are collected and reported together
 	f.group("Member", f.addMember)
 	f.group("Clustering", f.addClustering)
@@ -80,8 +82,8 @@ func (f *flagSet) addMember() {
 	f.StringVar(&c.Name, "name", defaultName, "name of this member")
 	f.StringVar(&c.DataDir, "data-dir", "", "data directory (default NAME.etcd)")
 	f.StringVar(&c.WALDir, "wal-dir", "", "directory of the log, if not inside the data directory")
-	f.Uint64Var(&c.SnapshotCount, "snapshot-count", 10000, "committed entries after which a checkpoint is written")
-	f.Uint64Var(&c.SnapshotCatchUp, "snapshot-catchup-entries", 5000, "entries kept in the log for a slow follower")
+	f.Uint64Var(&c.SnapshotCount, "snapshot-count", defaultSnapshotCount, "committed entries after which a checkpoint is written")
+	f.Uint64Var(&c.SnapshotCatchUp, "snapshot-catchup-entries", defaultSnapshotCatchUp, "entries kept in the log for a slow follower")
 	f.UintVar(&c.HeartbeatMillis, "heartbeat-interval", 100, "milliseconds between heartbeats")
 	f.UintVar(&c.ElectionMillis, "election-timeout", 1000, "milliseconds without a leader before an election")
 	f.Var(&c.ListenPeerURLs, "listen-peer-urls", "URLs to listen on for peers")
@@ -96,12 +98,11 @@ func (f *flagSet) addMember() {
 	f.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "time for the answer to that ping (0: for ever)")
 	f.BoolVar(&c.ReusePort, "socket-reuse-port", false, "set SO_REUSEPORT on listeners")
 	f.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "set SO_REUSEADDR on listeners")
-	f.Var(featureGates{&c.FeatureGates}, "feature-gates", "etcd's feature gates, Name=true|false,...")
-	f.effects["feature-gates"] = none
+	f.Var(&c.Features, "feature-gates", "etcd's feature gates, Name=true|false,...; they are\n    "+gateList())
 	f.nothing("initial-election-tick-advance", true, "fast-forward the first election")
 	f.nothing("max-snapshots", uint(5), "snapshot files to keep")
 	f.nothing("max-wals", uint(5), "log files to keep")
-	f.nothing("memory-mlock", false, "lock the data in memory")
+	f.BoolVar(&c.LockMemory, "memory-mlock", false, "keep the process's memory from being swapped out")
 	f.nothing("backend-bbolt-freelist-type", "map", "of etcd's storage engine")
 	f.nothing("backend-batch-interval", time.Duration(0), "of etcd's storage engine")
 	f.nothing("backend-batch-limit", 0, "of etcd's storage engine")
@@ -123,8 +124,8 @@ func (f *flagSet) addClustering() {
 	f.BoolVar(&c.StrictReconfigCheck, "strict-reconfig-check", true, "refuse membership changes that would lose the quorum")
 	f.BoolVar(&c.PreVote, "pre-vote", true, "ask before an election that could disturb the others")
 	f.IntVar(&c.MaxLearners, "max-learners", 1, "learners permitted in the cluster")
-	fallback := "exit"
-	f.Var(oneOf{&fallback, []string{"exit", "proxy"}}, "discovery-fallback", "what to do when discovery fails")
+	c.DiscoveryFallback = "exit"
+	f.Var(oneOf{&c.DiscoveryFallback, []string{"exit", "proxy"}}, "discovery-fallback", "what to do when discovery fails: exit")
 	f.effects["discovery-fallback"] = none
 	f.deny("discovery-token", "", "discovery service")
 	f.deny("discovery-endpoints", "", "discovery service")
@@ -139,32 +140,42 @@ func (f *flagSet) addClustering() {
 	for _, name := range []string{"cert", "key", "cacert", "user", "password"} {
 		f.nothing("discovery-"+name, "", "discovery service")
 	}
-	f.nothing("v2-deprecation", "write-only", "of etcd's version 2")
+	f.Var(&someOf{words: []string{"write-only", "write-only-skip-check", "write-only-drop-data", "gone"}}, "v2-deprecation", "of etcd's version 2")
+	f.effects["v2-deprecation"] = none
 }
 
 func (f *flagSet) addSecurity() {
 	c := f.cfg
-	for _, name := range []string{
-		"cert-file", "key-file", "client-cert-file", "client-key-file", "client-crl-file",
-		"client-cert-allowed-hostname", "trusted-ca-file",
-		"peer-cert-file", "peer-key-file", "peer-client-cert-file", "peer-client-key-file", "peer-crl-file",
-		"peer-cert-allowed-cn", "peer-cert-allowed-hostname", "peer-trusted-ca-file",
-	} {
-		f.deny(name, "", "TLS")
-	}
-	for _, name := range []string{"client-cert-auth", "auto-tls", "peer-client-cert-auth", "peer-auto-tls"} {
-		f.deny(name, false, "TLS")
-	}
-	f.nothing("peer-skip-client-san-verification", false, "TLS")
-	f.nothing("self-signed-cert-validity", uint(1), "TLS")
-	f.nothing("cipher-suites", "", "TLS")
-	f.nothing("tls-min-version", "TLS1.2", "TLS")
-	f.nothing("tls-max-version", "", "TLS")
-	f.nothing("cors", "*", "origins that browsers may come from")
-	f.nothing("host-whitelist", "*", "host names that HTTP clients may use")
+	f.addTLS("", &c.ClientTLS, "clients")
+	f.Var((*wordList)(&c.ClientTLS.AllowedHostnames), "client-cert-allowed-hostname", "host names of which a client's certificate must have one")
+	f.StringVar(&c.ClientTLS.CRLFile, "client-crl-file", "", "list of revoked client certificates, DER or PEM")
+	f.addTLS("peer-", &c.PeerTLS, "peers")
+	f.StringVar(&c.PeerTLS.CRLFile, "peer-crl-file", "", "list of revoked peer certificates, DER or PEM")
+	f.Var((*wordList)(&c.PeerTLS.AllowedCNs), "peer-cert-allowed-cn", "common names of which a peer's certificate must have one")
+	f.Var((*wordList)(&c.PeerTLS.AllowedHostnames), "peer-cert-allowed-hostname", "host names of which a peer's certificate must have one")
+	f.BoolVar(&c.PeerTLS.SkipClientSANVerify, "peer-skip-client-san-verification", false, "accept a peer's certificate that does not name the address it comes from")
+	f.UintVar(&c.SelfSignedValidity, "self-signed-cert-validity", 1, "years for which auto-tls and peer-auto-tls make certificates")
+	f.fileOnly["client-cert-allowed-cn"] = (*wordList)(&c.ClientTLS.AllowedCNs)
+	f.fileOnly["client-skip-client-san-verification"] = (*boolValue)(&c.ClientTLS.SkipClientSANVerify)
+	f.Var(&c.CipherSuites, "cipher-suites", "suites permitted with TLS 1.2, by their Go names (empty: Go's choice)")
+	f.StringVar(&c.TLSMinVersion, "tls-min-version", "TLS1.2", "oldest TLS version accepted: TLS1.2 or TLS1.3")
+	f.StringVar(&c.TLSMaxVersion, "tls-max-version", "", "newest TLS version accepted: TLS1.2 or TLS1.3 (empty: Go's newest)")
+	f.Var(&c.CORS, "cors", "origins whose pages may use the HTTP endpoints (* or empty: all)")
+	f.Var(&c.HostWhitelist, "host-whitelist", "host names by which HTTP clients without TLS may call this server (* or empty: all)")
 	f.StringVar(&c.AuthToken, "auth-token", "simple", "kind of authentication token: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION")
 	f.UintVar(&c.BcryptCost, "bcrypt-cost", uint(bcrypt.DefaultCost), "cost of hashing a password, 4 to 31")
 	f.UintVar(&c.AuthTokenTTL, "auth-token-ttl", 300, "seconds that a simple token lives without being used")
+}
+
+// addTLS registers what clients and peers have alike.
+func (f *flagSet) addTLS(prefix string, s *Security, whom string) {
+	f.StringVar(&s.CertFile, prefix+"cert-file", "", "certificate shown to "+whom)
+	f.StringVar(&s.KeyFile, prefix+"key-file", "", "its key")
+	f.StringVar(&s.ClientCertFile, prefix+"client-cert-file", "", "certificate shown when dialing "+whom+", if not the same")
+	f.StringVar(&s.ClientKeyFile, prefix+"client-key-file", "", "its key")
+	f.BoolVar(&s.ClientCertAuth, prefix+"client-cert-auth", false, "demand a certificate of "+whom)
+	f.StringVar(&s.TrustedCAFile, prefix+"trusted-ca-file", "", "authorities that sign the certificates of "+whom+", which are then demanded")
+	f.BoolVar(&s.AutoTLS, prefix+"auto-tls", false, "make a certificate for TLS with "+whom)
 }
 
 func (f *flagSet) addUpkeep() {
@@ -175,10 +186,10 @@ func (f *flagSet) addUpkeep() {
 	f.DurationVar(&c.CompactionSleep, "compaction-sleep-interval", 10*time.Millisecond, "pause between the steps of a compaction")
 	f.DurationVar(&c.WatchProgress, "watch-progress-notify-interval", 10*time.Minute, "interval of progress notifications")
 	f.DurationVar(&c.WarnApply, "warning-apply-duration", 100*time.Millisecond, "time to apply an entry after which a warning is logged")
-	f.UintVar(&c.DefragThresholdMB, "bootstrap-defrag-threshold-megabytes", 0, "space to gain for which the start reclaims first")
-	f.effects["bootstrap-defrag-threshold-megabytes"] = none
+	f.UintVar(&c.DefragThresholdMB, "bootstrap-defrag-threshold-megabytes", 0, "megabytes to gain for which the start defragments first (0: never)")
 	f.nothing("corrupt-check-time", time.Duration(0), "interval of comparing hashes with peers")
-	f.nothing("compact-hash-check-time", time.Minute, "interval of comparing compaction hashes with peers")
+	f.DurationVar(&c.CompactHashCheck, "compact-hash-check-time", time.Minute, "interval of comparing compaction hashes with peers")
+	f.effects["compact-hash-check-time"] = none
 	f.DurationVar(&c.DowngradeCheck, "downgrade-check-time", 5*time.Second, "interval of checking the state of a downgrade; 0: never")
 }
 
@@ -188,11 +199,11 @@ func (f *flagSet) addMonitoring() {
 	f.StringVar(&c.Metrics, "metrics", "basic", "basic or extensive, which adds a histogram of every gRPC method")
 	f.Var(&c.ListenMetricsURLs, "listen-metrics-urls", "further URLs to listen on for /metrics and /health")
 	f.BoolVar(&c.EnablePprof, "enable-pprof", false, "serve /debug/pprof on the client URLs")
-	f.nothing("enable-distributed-tracing", false, "OpenTelemetry")
-	f.nothing("distributed-tracing-address", "localhost:4317", "OpenTelemetry")
-	f.nothing("distributed-tracing-service-name", "etcd", "OpenTelemetry")
-	f.nothing("distributed-tracing-instance-id", "", "OpenTelemetry")
-	f.nothing("distributed-tracing-sampling-rate", 0, "OpenTelemetry")
+	f.BoolVar(&c.Tracing, "enable-distributed-tracing", false, "send OpenTelemetry traces of requests")
+	f.StringVar(&c.TracingAddress, "distributed-tracing-address", "localhost:4317", "OTLP collector, by gRPC without TLS")
+	f.StringVar(&c.TracingService, "distributed-tracing-service-name", "etcd", "service.name of the traces")
+	f.StringVar(&c.TracingInstance, "distributed-tracing-instance-id", "", "service.instance.id of the traces, unique to this server")
+	f.IntVar(&c.TracingRate, "distributed-tracing-sampling-rate", 0, "requests traced in a million that nobody else decided about")
 }
 
 func (f *flagSet) addLogging() {
@@ -246,6 +257,11 @@ func (f *flagSet) discard(name string, def any, usage string) {
 	}
 }
 
+// flagError is a fault that package flag finds.
+type flagError struct{ error }
+
+func (e *flagError) Unwrap() error { return e.error }
+
 // errHelp asks for the help text.
 var errHelp = flag.ErrHelp
 
@@ -264,7 +280,7 @@ func (f *flagSet) parseArgs(args []string) (faults []error) {
 			}
 			break
 		}
-		faults = append(faults, err)
+		faults = append(faults, &flagError{err})
 		// Go on behind the fault; a word that follows it was its value.
 		for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 			rest = rest[1:]
@@ -286,52 +302,37 @@ func (f *flagSet) withoutEffect() (ignored []string, faults []error) {
 		case none:
 			ignored = append(ignored, fl.Name)
 		case refused:
-			faults = append(faults, fmt.Errorf("--%s is not supported by this version", fl.Name))
+			faults = append(faults, fmt.Errorf("--%s is for clusters of several members, which this version does not serve", fl.Name))
 		}
 	})
+	for _, name := range f.cfg.Features.idle() {
+		ignored = append(ignored, "feature-gates "+name)
+	}
 	return ignored, faults
 }
 
-// help prints every flag with its default.
-func (f *flagSet) help(w io.Writer) {
-	fmt.Fprint(w, usage)
-	for _, g := range f.groups {
-		fmt.Fprintf(w, "\n%s:\n", g.title)
-		for _, name := range g.names {
-			fl := f.Lookup(name)
-			note := ""
-			switch f.effects[name] {
-			case none:
-				note = " (accepted, no effect in this version)"
-			case refused:
-				note = " (not supported by this version)"
-			}
-			fmt.Fprintf(w, "  --%s '%s'\n    %s%s\n", name, fl.DefValue, fl.Usage, note)
-		}
-	}
-}
-
-const usage = `Usage:
-
-  quire [flags]                 start a server
-  quire --version               show the version
-  quire --config-file FILE      take all settings from a YAML file
-  quire help                    show this text
-  quire dump wal PATH           print a log directory, offline
-  quire dump pages PATH         print a page store's segments, offline
-  quire dump manifest PATH      print a page store's checkpoints, offline
-  quire check DATA_DIR          verify every checksum and invariant, offline
-  quire restore SNAPSHOT        make a data directory of a snapshot (--help: flags)
-  quire import                  make a data directory of a stopped etcd's (--help: flags)
-  quire export FILE             write a snapshot of a data directory, offline (--help: flags)
-
-Every flag can be set in the environment: --listen-client-urls is
-ETCD_LISTEN_CLIENT_URLS. etcd's "gateway" and "grpc-proxy" subcommands are not
-part of quire; etcd's own can stand in front of it.
-`
-
 // secretFlags are never shown.
 var secretFlags = []string{"discovery-user", "discovery-password"}
+
+const masked = "***"
+
+// maskArgs returns a command line without the values of secret flags.
+func maskArgs(args []string) []string {
+	shown := slices.Clone(args)
+	for i, arg := range shown {
+		name, _, ok := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if !strings.HasPrefix(arg, "-") || !slices.Contains(secretFlags, name) {
+			continue
+		}
+		switch {
+		case ok:
+			shown[i] = "--" + name + "=" + masked
+		case i+1 < len(shown):
+			shown[i+1] = masked
+		}
+	}
+	return shown
+}
 
 // settings are all flags with their values, for the log.
 func (f *flagSet) settings() (fields []zap.Field) {

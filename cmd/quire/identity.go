@@ -3,7 +3,7 @@ package main
 import (
 	"time"
 
-	"quire/membership"
+	"quire/rpc/membership"
 )
 
 // identity returns the IDs that the bootstrap flags give this member.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"go.uber.org/zap"
 )
 
@@ -103,5 +104,23 @@ func TestRotation(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(name), "log*"))
 	if err != nil || len(files) < 3 {
 		t.Errorf("files %v, %v", files, err)
+	}
+}
+
+func TestJournalEntry(t *testing.T) {
+	line := []byte(`{"level":"error","ts":"x","caller":"quire/serve.go:7","msg":"m"}` + "\n")
+	text, priority, fields := journalEntry(line)
+	if text != strings.TrimSuffix(string(line), "\n") || priority != journal.PriErr || fields["PACKAGE"] != "quire" || fields["SYSLOG_IDENTIFIER"] != filepath.Base(os.Args[0]) {
+		t.Errorf("%q, %v, %v", text, priority, fields)
+	}
+	if _, priority, _ := journalEntry([]byte("2026 info console line\n")); priority != journal.PriInfo {
+		t.Errorf("a console line has priority %v", priority)
+	}
+	var fallback bytes.Buffer
+	if _, err := (journalWriter{fallback: &fallback}).Write(append(line, line...)); err != nil {
+		t.Error(err)
+	}
+	if !journal.Enabled() && fallback.Len() != 2*len(line) {
+		t.Errorf("without a journal, %q is written", fallback.String())
 	}
 }

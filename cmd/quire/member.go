@@ -17,10 +17,10 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine"
-	"quire/membership"
 	"quire/pagestore"
 	"quire/raft"
 	"quire/rpc"
+	"quire/rpc/membership"
 	"quire/rpc/token"
 	"quire/wal"
 	"quire/watchfanout"
@@ -46,6 +46,7 @@ type member struct {
 	tokens     token.Provider
 	node       atomic.Pointer[raft.Node]
 	rpc        *rpc.Server
+	see        observation
 	membership *membership.Service
 	watch      *walMetrics
 	timing     *storeMetrics
@@ -75,8 +76,8 @@ func (c *Config) logPath() string {
 
 // openMember recovers the data and starts the consensus member. Nothing listens
 // yet.
-func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member, err error) {
-	m = &member{cfg: c, log: log, fatal: make(chan error, 1)}
+func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observation) (m *member, err error) {
+	m = &member{cfg: c, log: log, see: see, fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			m.close(context.Background())
@@ -121,6 +122,9 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry) (m *member
 		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
 	}
 	m.engine.Start()
+	if err := m.maybeDefragment(context.Background()); err != nil {
+		return m, err
+	}
 	m.membership = membership.New(membership.Config{
 		Self: m.id, Consensus: m.node.Load(), State: m.engine,
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
@@ -259,24 +263,27 @@ func (m *member) openRaft() error {
 
 func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	c, n, e := m.cfg, m.node.Load(), m.engine
-	return rpc.Config{
+	rc := rpc.Config{
 		ClusterID: m.cid, MemberID: m.id, Version: apiVersion,
 		MaxRequestBytes: int(c.MaxRequestBytes), MaxTxnOps: int(c.MaxTxnOps), MaxConcurrentStreams: c.MaxStreams,
 		ElectionTimeout: c.electionTimeout(), SlowRequest: c.WarnUnary,
 		KeepAlive:        rpc.KeepAlive{MinTime: c.KeepAliveMinTime, Interval: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout},
 		ExtensiveMetrics: c.Metrics == "extensive",
-		Pprof:            c.EnablePprof,
-		Gateway:          c.EnableGateway,
-		Logger:           m.log, Registry: reg,
+		Pprof:            c.EnablePprof || c.debugging(), Traces: c.debugging(),
+		StopServingOnDefrag: c.Features.Enabled(gateStopOnDefrag),
+		Gateway:             c.EnableGateway,
+		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
 		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
-		Auth: e.Auth(), Tokens: m.tokens, Rights: e, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
+		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
 		MoveLeader:   n.TransferLeadership,
 		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
 		Membership:   m.membership,
 	}
+	m.see.fill(&rc, c)
+	return rc
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {

@@ -147,9 +147,9 @@ func TestProcessServesAndStops(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("data directory: %v, %v", info, err)
 	}
-	code, took := p.stop(t, syscall.SIGTERM)
-	if code != 0 || took > 1500*time.Millisecond {
-		t.Errorf("exit code %d after %v", code, took)
+	_, took := p.stop(t, syscall.SIGTERM)
+	if end := p.cmd.ProcessState.Sys().(syscall.WaitStatus); end.Signal() != syscall.SIGTERM || took > 1500*time.Millisecond {
+		t.Errorf("%v after %v", p.cmd.ProcessState, took)
 	}
 	ts := regexp.MustCompile(`^\{"level":"(info|warn)","ts":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z","(logger|caller)":`)
 	for _, l := range p.lines() {
@@ -193,21 +193,22 @@ func TestProcessRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		args []string
+		code int
 		want []string
 	}{
-		{"flags", []string{"--bogus", "--election-timeout=x"},
+		{"flags", []string{"--bogus", "--election-timeout=x"}, 2,
 			[]string{"flag provided but not defined: -bogus", `invalid value "x" for flag -election-timeout`}},
-		{"port in use", []string{"--listen-client-urls=" + url, "--advertise-client-urls=" + url, "--listen-peer-urls=http://127.0.0.1:0"},
+		{"port in use", []string{"--listen-client-urls=" + url, "--advertise-client-urls=" + url, "--listen-peer-urls=http://127.0.0.1:0"}, 1,
 			[]string{"--listen-client-urls: listen tcp", "address already in use"}},
-		{"upstream's proxies", []string{"grpc-proxy", "start"}, []string{`no "grpc-proxy" subcommand`}},
-		{"dump without a path", []string{"dump", "wal"}, []string{"usage: quire dump"}},
-		{"check of nothing", []string{"check", "nowhere"}, []string{"no such file or directory"}},
+		{"upstream's proxies", []string{"grpc-proxy", "start"}, 1, []string{`no "grpc-proxy" subcommand`}},
+		{"dump without a path", []string{"dump", "wal"}, 1, []string{"usage: quire dump"}},
+		{"check of nothing", []string{"check", "nowhere"}, 1, []string{"no such file or directory"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
 			cmd := quire(dir, tc.args...)
 			out, err := cmd.CombinedOutput()
-			if cmd.ProcessState.ExitCode() != 1 {
+			if cmd.ProcessState.ExitCode() != tc.code {
 				t.Errorf("%v", err)
 			}
 			for _, w := range tc.want {
@@ -251,11 +252,133 @@ func TestProcessVersionAndHelp(t *testing.T) {
 	if !want.Match(out) {
 		t.Errorf("%s", out)
 	}
-	for _, arg := range []string{"help", "-h", "--help"} {
-		out, err := quire(t.TempDir(), arg).Output()
-		if err != nil || !bytes.Contains(out, []byte("--listen-client-urls 'http://localhost:2379'")) {
-			t.Errorf("%s: %v\n%s", arg, err, out)
+	for _, tc := range []struct{ args, want string }{
+		{"help", "quire COMMAND    do something else"},
+		{"help flags", "--listen-client-urls 'http://localhost:2379'"},
+		{"help security", "Security:\n  --auth-token 'simple'"},
+		{"help --data-dir", "  --data-dir ''\n    data directory"},
+		{"help check", "quire check DATA_DIR"},
+		{"version", "etcd Version: 3.7."},
+		{"-h", "--listen-client-urls 'http://localhost:2379'"},
+		{"--help", "--listen-client-urls 'http://localhost:2379'"},
+	} {
+		out, err := quire(t.TempDir(), strings.Fields(tc.args)...).Output()
+		if err != nil || !bytes.Contains(out, []byte(tc.want)) {
+			t.Errorf("%s: %v\n%s", tc.args, err, out)
 		}
+	}
+	out, err = quire(t.TempDir(), "help", "cert").CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("Did you mean --")) {
+		t.Errorf("help about nothing: %v\n%s", err, out)
+	}
+}
+
+// TestCalledEtcd starts the binary by etcd's name.
+func TestCalledEtcd(t *testing.T) {
+	for _, tc := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"--version", 0, "etcd Version: 3.7."},
+		{"--help", 0, "  etcd --config-file\n"},
+		{"--nope", 2, "flag provided but not defined: -nope\nUsage:\n\n  etcd [flags]\n"},
+		{"help", 1, `"msg":"failed to verify flags","error":"\"help\" is not a valid flag"`},
+		{"check d", 1, `\"check\" is not a valid flag`},
+		{"gateway start", 1, `no "gateway" subcommand`},
+		{"--election-timeout 1", 1, `"msg":"failed to verify flags","error":"--election-timeout[1ms] should be`},
+	} {
+		cmd := quire(t.TempDir(), strings.Fields(tc.args)...)
+		cmd.Args[0] = "/usr/bin/etcd"
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != tc.code || !bytes.Contains(out, []byte(tc.want)) {
+			t.Errorf("etcd %s: exit code %d\n%s", tc.args, code, out)
+		}
+	}
+}
+
+func TestLogLevelAtRunTime(t *testing.T) {
+	p := startQuire(t, t.TempDir(), append(anyPort, "--enable-pprof")...)
+	url := "http://" + address(t, p.await(t, "serving client traffic")) + "/debug/loglevel"
+	level := func() string {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return strings.TrimSpace(string(body))
+	}
+	if got := level(); got != `{"level":"info"}` {
+		t.Errorf("at the start: %s", got)
+	}
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() { _ = p.cmd.Process.Signal(syscall.SIGUSR1) }, "debug"},
+		{func() { _ = p.cmd.Process.Signal(syscall.SIGUSR2) }, "info"},
+		{func() { put(t, url, `{"level":"fatal"}`, 200) }, "fatal"},
+		{func() { put(t, url, `{"level":"debug"}`, 200) }, "debug"},
+		{func() { put(t, url, `{"level":"loud"}`, 400) }, "debug"},
+	} {
+		step.do()
+		want := `{"level":"` + step.want + `"}`
+		for range 200 {
+			if level() == want {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if got := level(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	for _, change := range []string{`"from":"info","to":"debug","by":"SIGUSR1"`, `"from":"debug","to":"info","by":"SIGUSR2"`, `"from":"info","to":"fatal"`, `"from":"fatal","to":"debug"`} {
+		p.await(t, `"msg":"log level changed",`+change)
+	}
+	p.await(t, `"msg":"notifying init daemon"`)
+}
+
+func put(t *testing.T, url, body string, want int) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodPut, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != want {
+		t.Errorf("PUT %s: %s", body, resp.Status)
+	}
+}
+
+// TestInitSystemIsNotified listens where systemd would, on a socket without a
+// file too.
+func TestInitSystemIsNotified(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{filepath.Join(dir, "notify"), fmt.Sprintf("@quire-test-%d", os.Getpid())} {
+		lis, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("NOTIFY_SOCKET", name)
+		p := startQuire(t, t.TempDir(), anyPort...)
+		for _, want := range []string{"READY=1", "STOPPING=1"} {
+			_ = lis.SetReadDeadline(time.Now().Add(20 * time.Second))
+			buf := make([]byte, 100)
+			n, err := lis.Read(buf)
+			if string(buf[:n]) != want {
+				t.Errorf("%s: got %q, %v, want %s", name, buf[:n], err, want)
+			}
+			if want == "READY=1" {
+				_ = p.cmd.Process.Signal(syscall.SIGTERM)
+			}
+		}
+		_ = lis.Close()
 	}
 }
 

@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	stdlog "log"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,16 +13,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-
-	"quire/rpc"
+	"google.golang.org/grpc"
 )
 
 // stopWait bounds an orderly stop: whoever starts servers in numbers waits for
 // each, and gives up after a second and a half.
 const stopWait = time.Second
 
-// httpHeaderWait is how long a client may take to send a request's header.
-const httpHeaderWait = 5 * time.Minute
+// mutexProfileFraction is etcd's: one of so many waits for a mutex is sampled.
+const mutexProfileFraction = 5
 
 // server is one running process: its sockets, its member, and what ends it.
 //
@@ -36,13 +31,11 @@ const httpHeaderWait = 5 * time.Minute
 type server struct {
 	cfg    *Config
 	log    *zap.Logger
+	see    observation
 	reg    *prometheus.Registry
 	member *member
-
-	peers, clients, httpOnly, metrics *listeners
-	fronts                            []*rpc.Frontend
-	https                             []*http.Server
-	failed                            chan error // a listener broke
+	ports  *ports
+	ended  os.Signal // what ended it, if a signal did
 }
 
 // serve runs a server until a signal or a fault ends it; it returns the
@@ -53,34 +46,62 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer l.Close()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	stopLevel := l.level.followSignals()
 	announce(l.Logger, cfg, set, args)
-	s := &server{cfg: cfg, log: l.Logger, reg: newRegistry(l.sink), failed: make(chan error, 1)}
-	code := 0
-	if err := s.run(signals); err != nil {
+	s := &server{cfg: cfg, log: l.Logger, see: observation{level: l.level}, reg: newRegistry(l.sink), ports: newPorts(cfg, l.Logger)}
+	err = s.run(signals)
+	if err != nil {
 		l.Error("quire ends", zap.Error(err))
-		code = 1
 	}
-	return code
+	stopLevel()
+	l.Close()
+	if err != nil {
+		return exitFault
+	}
+	return endBy(s.ended)
+}
+
+// endBy ends the process by the signal that stopped it, as etcd does, so that
+// whoever waits for it sees why it ended. The first process of a container cannot
+// be killed so; it exits with 0.
+func endBy(sig os.Signal) int {
+	number, ok := sig.(syscall.Signal)
+	if !ok || os.Getpid() == 1 {
+		return 0
+	}
+	signal.Reset(number)
+	_ = syscall.Kill(os.Getpid(), number)
+	time.Sleep(time.Second) // the signal comes at once, if it comes
+	return 0
 }
 
 // announce logs what the sources said and every setting.
 func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
-	log.Info("Running: ", zap.Strings("args", args))
+	log.Info("Running: ", zap.Strings("args", maskArgs(args)))
 	if cfg.ConfigFile != "" {
-		log.Info("settings come from the configuration file alone; flags and environment are ignored",
+		log.Info("loaded server configuration, other configuration command line flags and environment variables will be ignored if provided",
 			zap.String("path", cfg.ConfigFile))
 	}
-	for _, w := range set.envWarnings {
-		log.Warn(w.msg, zap.String("environment-variable", w.key))
+	for _, v := range set.env {
+		if v.used {
+			log.Info("recognized and used environment variable", zap.String("variable-name", v.key), zap.String("variable-value", v.value))
+		} else { // its value may be a secret of somebody else's
+			log.Warn("unrecognized environment variable", zap.String("environment-variable", v.key))
+		}
 	}
 	if len(set.ignored) > 0 {
 		log.Warn("flags without effect in this version", zap.Strings("flags", set.ignored))
 	}
 	if cfg.set["max-snapshots"] {
 		log.Warn("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.")
+	}
+	if cfg.set["v2-deprecation"] {
+		log.Warn("--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.")
+	}
+	if cfg.MaxRequestBytes > recommendedRequestBytes {
+		log.Warn("exceeded recommended request limit", zap.Uint("max-request-bytes", cfg.MaxRequestBytes), zap.Int("recommended-request-bytes", recommendedRequestBytes))
 	}
 	if cfg.Name == defaultName {
 		log.Warn("--name is not set; members of one cluster need names of their own", zap.String("name", cfg.Name))
@@ -104,35 +125,65 @@ func announce(log *zap.Logger, cfg *Config, set *flagSet, args []string) {
 func (s *server) run(signals <-chan os.Signal) (err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
 	defer tuneGC().stop()
-	if err := s.listen(); err != nil {
+	if err := s.prepare(); err != nil {
 		return err
 	}
-	if s.member, err = openMember(s.cfg, s.log, s.reg); err != nil {
+	if s.member, err = openMember(s.cfg, s.log, s.reg, s.see); err != nil {
 		return err
 	}
 	s.log.Info("starting etcd server", zap.String("local-member-id", fmt.Sprintf("%x", s.member.id)),
 		zap.String("cluster-id", fmt.Sprintf("%x", s.member.cid)), zap.String("local-server-version", apiVersion))
+	// Whoever watches the member is answered before it has a leader.
+	s.ports.servePeers()
+	s.ports.serveMetrics(s.member.rpc)
 	if done, err := s.awaitReady(signals); done || err != nil {
 		return err
 	}
-	s.serveAll()
+	s.ports.serveClients(s.member.rpc)
 	stopCompactor := s.startCompactor()
 	defer stopCompactor()
 	stopVersions := background(s.member.membership.Watch)
 	defer stopVersions()
+	s.log.Info("notifying init daemon")
 	if err := notifyInit("READY=1"); err != nil {
-		s.log.Warn("cannot notify the init system", zap.Error(err))
+		s.log.Warn("failed to notify systemd for readiness", zap.Error(err))
+	} else {
+		s.log.Info("successfully notified init daemon")
 	}
 	select {
 	case sig := <-signals:
-		s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
+		s.signalled(sig)
 		return nil
 	case err := <-s.member.fatal:
 		s.member.die(err)
 		return err
-	case err := <-s.failed:
+	case err := <-s.ports.failed:
 		return err
 	}
+}
+
+// prepare does what needs no data: the process's own settings and the sockets.
+func (s *server) prepare() (err error) {
+	if s.cfg.LockMemory {
+		lockMemory(s.log)
+	}
+	if s.cfg.EnablePprof || s.cfg.debugging() {
+		s.log.Info("pprof is enabled", zap.String("path", "/debug/pprof"))
+		runtime.SetMutexProfileFraction(mutexProfileFraction)
+	}
+	grpc.EnableTracing = s.cfg.debugging()
+	if err := s.cfg.Features.register(s.reg); err != nil {
+		return err
+	}
+	if s.see.tracing, err = openTracing(s.cfg, s.log); err != nil {
+		return err
+	}
+	return s.ports.open(s.reg)
+}
+
+func (s *server) signalled(sig os.Signal) {
+	s.ended = sig
+	s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
 }
 
 // startCompactor starts auto-compaction; the returned function ends it.
@@ -174,88 +225,11 @@ func (s *server) awaitReady(signals <-chan os.Signal) (done bool, err error) {
 	case err := <-ready:
 		return false, err
 	case sig := <-signals:
-		s.log.Info("received signal; shutting down", zap.String("signal", sig.String()))
+		s.signalled(sig)
 		cancel()
 		<-ready
 		return true, nil
 	}
-}
-
-// listen opens every socket, or none and says which flag is at fault.
-func (s *server) listen() (err error) {
-	for _, l := range []struct {
-		to   **listeners
-		flag string
-		urls urlList
-	}{
-		{&s.peers, "listen-peer-urls", s.cfg.ListenPeerURLs},
-		{&s.clients, "listen-client-urls", s.cfg.ListenClientURLs},
-		{&s.httpOnly, "listen-client-http-urls", s.cfg.ListenClientHTTP},
-		{&s.metrics, "listen-metrics-urls", s.cfg.ListenMetricsURLs},
-	} {
-		if *l.to, err = listenAll(l.flag, l.urls, s.cfg); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// serveAll serves clients, and says so in the words that scripts wait for.
-func (s *server) serveAll() {
-	r := s.member.rpc
-	s.log.Info("ready to serve client requests")
-	traffic := "grpc+http"
-	if len(s.httpOnly.open) > 0 {
-		traffic = "grpc"
-	}
-	for _, lis := range s.clients.open {
-		if traffic == "grpc" {
-			s.start(s.clients, func() error { return r.ServeGRPC(lis) })
-		} else {
-			front := rpc.NewFrontend(lis)
-			s.fronts = append(s.fronts, front)
-			s.start(s.clients, func() error { return r.ServeGRPC(front.GRPC()) })
-			s.serveHTTP(s.clients, front.HTTP(), r.ClientHandler())
-		}
-		s.sayServing(traffic, lis)
-	}
-	for _, lis := range s.httpOnly.open {
-		s.serveHTTP(s.httpOnly, lis, r.ClientHandler())
-		s.sayServing("http", lis)
-	}
-	for _, lis := range s.metrics.open {
-		s.serveHTTP(s.metrics, lis, r.MetricsHandler())
-		s.log.Info("serving metrics", zap.String("address", lis.Addr().String()))
-	}
-	for _, lis := range s.peers.open {
-		s.serveHTTP(s.peers, lis, http.NotFoundHandler())
-		s.log.Info("serving peer traffic", zap.String("address", lis.Addr().String()))
-	}
-}
-
-func (s *server) sayServing(traffic string, lis net.Listener) {
-	s.log.Info("serving client traffic insecurely; this is strongly discouraged!",
-		zap.String("traffic", traffic), zap.String("address", lis.Addr().String()))
-}
-
-// start runs what serves a listener; the first one that breaks ends the server.
-func (s *server) start(of *listeners, do func() error) {
-	go func() {
-		err := do()
-		if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
-			return
-		}
-		select {
-		case s.failed <- fmt.Errorf("--%s: %w", of.flag, err):
-		default:
-		}
-	}()
-}
-
-func (s *server) serveHTTP(of *listeners, lis net.Listener, h http.Handler) {
-	hs := &http.Server{Handler: h, ReadHeaderTimeout: httpHeaderWait, ErrorLog: stdlog.New(io.Discard, "", 0)}
-	s.https = append(s.https, hs)
-	s.start(of, func() error { return hs.Serve(lis) })
 }
 
 // stop ends everything that was started, top down, within stopWait and what
@@ -264,17 +238,12 @@ func (s *server) stop() error {
 	_ = notifyInit("STOPPING=1")
 	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
 	defer cancel()
-	for _, l := range []*listeners{s.clients, s.httpOnly, s.metrics, s.peers} {
-		if l != nil {
-			l.close()
+	s.ports.close()
+	defer func() {
+		if err := s.see.tracing.close(); err != nil {
+			s.log.Warn("cannot send the last traces", zap.Error(err))
 		}
-	}
-	for _, f := range s.fronts {
-		_ = f.Close()
-	}
-	for _, h := range s.https {
-		_ = h.Close()
-	}
+	}()
 	if s.member == nil {
 		return nil
 	}

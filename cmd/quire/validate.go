@@ -15,7 +15,7 @@ import (
 // touches nothing.
 func (c *Config) Validate() (faults []error) {
 	for _, check := range []func() []error{
-		c.checkLogging, c.checkURLs, c.checkTiming, c.checkCluster, c.checkUpkeep,
+		c.checkLogging, c.checkURLs, c.checkTLS, c.checkTiming, c.checkCluster, c.checkUpkeep, c.checkMonitoring, c.Features.check,
 	} {
 		faults = append(faults, check()...)
 	}
@@ -23,7 +23,9 @@ func (c *Config) Validate() (faults []error) {
 }
 
 func (c *Config) checkLogging() (faults []error) {
-	if c.Logger != "zap" {
+	if c.Logger == "capnslog" {
+		faults = append(faults, errors.New("--logger=capnslog is removed in v3.5"))
+	} else if c.Logger != "zap" {
 		faults = append(faults, fmt.Errorf("unknown logger option %q for --logger", c.Logger))
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error", "dpanic", "panic", "fatal"}, c.LogLevel) {
@@ -46,6 +48,26 @@ func (c *Config) checkLogging() (faults []error) {
 	return faults
 }
 
+// maxTracingRate is a million requests in a million.
+const maxTracingRate = 1_000_000
+
+func (c *Config) checkMonitoring() (faults []error) {
+	switch {
+	case !c.Tracing: // then etcd looks at nothing of it
+	case c.TracingRate < 0:
+		faults = append(faults, errors.New("distributed tracing configurition is not valid: (tracing sampling rate must be positive)"))
+	case c.TracingRate > maxTracingRate:
+		faults = append(faults, fmt.Errorf("distributed tracing configurition is not valid: (tracing sampling rate must be less than %d)", maxTracingRate))
+	}
+	if c.CompactHashCheck <= 0 {
+		faults = append(faults, fmt.Errorf("--compact-hash-check-time must be >0 (set to %v)", c.CompactHashCheck))
+	}
+	if c.DiscoveryFallback == "proxy" {
+		faults = append(faults, errors.New(`v2 proxy is deprecated, and --discovery-fallback can't be configured as "proxy"`))
+	}
+	return faults
+}
+
 func (c *Config) checkURLs() (faults []error) {
 	for _, l := range []struct {
 		flag string
@@ -55,9 +77,6 @@ func (c *Config) checkURLs() (faults []error) {
 		{"listen-client-http-urls", c.ListenClientHTTP}, {"listen-metrics-urls", c.ListenMetricsURLs},
 	} {
 		for _, u := range l.urls {
-			if isSecure(u) {
-				faults = append(faults, fmt.Errorf("--%s: %s asks for TLS, which is not supported by this version", l.flag, u.String()))
-			}
 			if isUnix(u) {
 				continue
 			}

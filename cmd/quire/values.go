@@ -28,8 +28,7 @@ func (l urlList) strings() []string {
 // Set implements flag.Value.
 func (l *urlList) Set(s string) error {
 	if s == "" {
-		*l = nil
-		return nil
+		return nil // as in etcd, the default stays
 	}
 	urls, err := parseURLs(strings.Split(s, ","))
 	if err != nil {
@@ -96,6 +95,41 @@ func (l *stringList) Set(s string) error {
 	return nil
 }
 
+// wordList is a flag value: comma-separated words as they come.
+type wordList []string
+
+// String implements flag.Value.
+func (l *wordList) String() string { return strings.Join(*l, ",") }
+
+// Set implements flag.Value.
+func (l *wordList) Set(s string) error {
+	*l = strings.Split(s, ",")
+	return nil
+}
+
+// anyone stands for every origin and every host name.
+const anyone = "*"
+
+// originList is a flag value: * or comma-separated URLs, sorted, each once.
+type originList []string
+
+// String implements flag.Value.
+func (l *originList) String() string { return strings.Join(*l, ",") }
+
+// Set implements flag.Value.
+func (l *originList) Set(s string) error {
+	if s == anyone {
+		*l = originList{anyone}
+		return nil
+	}
+	urls, err := parseURLs(strings.Split(s, ","))
+	if err != nil {
+		return err
+	}
+	*l = urls.strings()
+	return nil
+}
+
 // oneOf is a flag value that accepts only some words.
 type oneOf struct {
 	dst   *string
@@ -119,6 +153,38 @@ func (o oneOf) Set(s string) error {
 	return nil
 }
 
+// someOf is a flag value: comma-separated words of which each must be known. It
+// adds to what was set before, as in etcd.
+type someOf struct{ got, words []string }
+
+// String implements flag.Value.
+func (o *someOf) String() string { return strings.Join(o.got, ",") }
+
+// Set implements flag.Value.
+func (o *someOf) Set(s string) error {
+	for _, w := range strings.Split(s, ",") {
+		if !slices.Contains(o.words, w) {
+			return fmt.Errorf("invalid value %q", w)
+		}
+		o.got = append(o.got, w)
+	}
+	slices.Sort(o.got)
+	return nil
+}
+
+// boolValue is a bool as a flag value.
+type boolValue bool
+
+// String implements flag.Value.
+func (v *boolValue) String() string { return strconv.FormatBool(bool(*v)) }
+
+// Set implements flag.Value.
+func (v *boolValue) Set(s string) error {
+	b, err := strconv.ParseBool(s)
+	*v = boolValue(b)
+	return err
+}
+
 // uint32Value is a flag value that package flag lacks.
 type uint32Value struct{ dst *uint32 }
 
@@ -137,46 +203,6 @@ func (v uint32Value) Set(s string) error {
 		return err
 	}
 	*v.dst = uint32(n)
-	return nil
-}
-
-// featureGates is a flag value: Name=bool,... with etcd's names. The gates
-// choose between implementations that are etcd's own, so they change nothing.
-type featureGates struct{ dst *string }
-
-var knownGates = []string{
-	"AllAlpha", "AllBeta", "CompactHashCheck", "FastLeaseKeepAlive", "InitialCorruptCheck",
-	"LeaseCheckpoint", "LeaseCheckpointPersist", "PriorityRequest", "SetMemberLocalAddr",
-	"StopGRPCServiceOnDefrag", "TxnModeWriteWithSharedBuffer",
-}
-
-// String implements flag.Value.
-func (f featureGates) String() string {
-	if f.dst == nil {
-		return ""
-	}
-	return *f.dst
-}
-
-// Set implements flag.Value.
-func (f featureGates) Set(s string) error {
-	for _, pair := range strings.Split(s, ",") {
-		pair = strings.TrimSpace(pair)
-		if pair == "" {
-			continue
-		}
-		name, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			return fmt.Errorf("missing bool value for feature gate %s", name)
-		}
-		if !slices.Contains(knownGates, strings.TrimSpace(name)) {
-			return fmt.Errorf("unrecognized feature gate: %s", name)
-		}
-		if _, err := strconv.ParseBool(strings.TrimSpace(value)); err != nil {
-			return fmt.Errorf("invalid value of feature gate %s=%s, err: %w", name, value, err)
-		}
-	}
-	*f.dst = s
 	return nil
 }
 

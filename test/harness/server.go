@@ -27,6 +27,7 @@ type Config struct {
 	Flags    []string          // behind the harness's own, so they win
 	Env      []string          // "NAME=value", on top of the caller's without ETCD_…
 	BareArgs bool              // only Flags: no data directory and no URLs of the harness
+	Secure   bool              // the client URL is an https one
 	Files    map[string]string // written into the working directory before the start
 }
 
@@ -84,6 +85,9 @@ func Launch(t testing.TB, cfg Config) *Server {
 	if !cfg.BareArgs {
 		s.Endpoint = FreePort(t)
 		client, peer := "http://"+s.Endpoint, "http://"+FreePort(t)
+		if cfg.Secure {
+			client = "https://" + s.Endpoint
+		}
 		s.args = []string{
 			"--data-dir", s.DataDir,
 			"--listen-client-urls", client, "--advertise-client-urls", client,

@@ -4,6 +4,8 @@
 //	go test ./lockstep -seed 7 -requests 200000     another or a longer history
 //	go test ./lockstep -replay FILE                 a recorded history
 //
+// TestAuth does the same for users, roles and permissions: requests of all kinds under tokens of all kinds.
+//
 // # Terms
 //
 //   - step: one request with the method it goes to, or one act of the test: open a watcher, bring the watch streams up to

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,11 +73,12 @@ func TestLockstep(t *testing.T) {
 // pair is the server under test and upstream.
 type pair struct{ ours, theirs *side }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T, flags ...string) *pair {
 	t.Helper()
+	flags = append(slices.Clone(fastElection), flags...)
 	return &pair{
-		ours:   newSide(t, "the server under test", harness.Start(t, fastElection...)),
-		theirs: newSide(t, "upstream", harness.StartUpstream(t, fastElection...)),
+		ours:   newSide(t, "the server under test", harness.Start(t, flags...)),
+		theirs: newSide(t, "upstream", harness.StartUpstream(t, flags...)),
 	}
 }
 
@@ -105,9 +107,9 @@ func difference(theirs, ours answer) string {
 }
 
 // runBoth runs a history on a fresh pair and returns the first step whose answers differ.
-func runBoth(t *testing.T, steps []step) (at int, diff string) {
+func runBoth(t *testing.T, steps []step, flags ...string) (at int, diff string) {
 	t.Helper()
-	p := newPair(t)
+	p := newPair(t, flags...)
 	defer p.stop()
 	for i, s := range steps {
 		if _, diff := p.do(t, s); diff != "" {
@@ -123,12 +125,12 @@ func kindOf(s step, diff string) string {
 }
 
 // report shortens a history that fails at its last step, and fails the test with it.
-func report(t *testing.T, steps []step, diff string) {
+func report(t *testing.T, steps []step, diff string, flags ...string) {
 	t.Helper()
 	t.Errorf("step %d: %.2000v\n%s", len(steps)-1, steps[len(steps)-1], diff)
 	deadline := time.Now().Add(*shrinkLimit)
 	for size := len(steps) / 2; size > 0 && time.Now().Before(deadline); {
-		shorter, d := without(t, steps, size, deadline)
+		shorter, d := without(t, steps, size, deadline, flags...)
 		if len(shorter) < len(steps) {
 			steps, diff = shorter, d
 			size = min(size, max(1, len(steps)/2))
@@ -149,7 +151,7 @@ func report(t *testing.T, steps []step, diff string) {
 }
 
 // without tries to leave out parts of a history; the last step stays. A shorter one has to fail, at whatever step.
-func without(t *testing.T, steps []step, size int, deadline time.Time) (shorter []step, diff string) {
+func without(t *testing.T, steps []step, size int, deadline time.Time, flags ...string) (shorter []step, diff string) {
 	t.Helper()
 	for from := len(steps) - 1 - size; from > -size && time.Now().Before(deadline); from -= size {
 		from := max(0, from)
@@ -158,7 +160,7 @@ func without(t *testing.T, steps []step, size int, deadline time.Time) (shorter 
 			continue
 		}
 		candidate := append(append([]step{}, steps[:from]...), steps[to:]...)
-		if at, d := runBoth(t, candidate); d != "" {
+		if at, d := runBoth(t, candidate, flags...); d != "" {
 			steps, diff = candidate[:at+1], d
 		}
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -27,6 +29,7 @@ type side struct {
 	server *harness.Server
 	conn   *grpc.ClientConn
 	watch  *watchSide
+	tokens []string // that were handed out
 
 	compacted int64 // the compact revision
 	roll      roll  // the members, see upkeep_test.go
@@ -70,6 +73,10 @@ func (s *side) do(t *testing.T, st step) answer {
 		return s.watching(t).cancel(st.msg.(*pb.WatchCancelRequest))
 	case watchAlone:
 		return s.watchAlone(t, st.msg.(*pb.WatchCreateRequest))
+	case watchMay:
+		ctx, cancel := context.WithCancel(s.withToken(context.Background(), st.as))
+		defer cancel()
+		return s.openWatch(t, ctx).create(st.msg.(*pb.WatchCreateRequest))
 	case watchSync:
 		if s.watch == nil {
 			return answer{}
@@ -85,7 +92,7 @@ func (s *side) do(t *testing.T, st step) answer {
 
 // call makes a request and normalises the answer.
 func (s *side) call(st step) answer {
-	ctx, cancel := context.WithTimeout(context.Background(), stepLimit)
+	ctx, cancel := context.WithTimeout(s.withToken(context.Background(), st.as), stepLimit)
 	defer cancel()
 	m := methods[st.method]
 	desc := &grpc.StreamDesc{ServerStreams: m.stream, ClientStreams: m.client}
@@ -114,6 +121,12 @@ func (s *side) call(st step) answer {
 		if err := proto.Unmarshal(data, resp); err != nil {
 			return answer{code: broken, text: "the answer is no message: " + err.Error()}
 		}
+		if login, ok := resp.(*pb.AuthenticateResponse); ok {
+			s.tokens = append(s.tokens, login.Token)
+		}
+		if m.bare {
+			resp = m.response()
+		}
 		normalise(resp.ProtoReflect())
 		s.roll.in(resp)
 		a.responses = append(a.responses, resp)
@@ -127,6 +140,17 @@ func (s *side) call(st step) answer {
 	return a
 }
 
+// withToken adds a step's token to what goes out.
+func (s *side) withToken(ctx context.Context, as string) context.Context {
+	if as == "" {
+		return ctx
+	}
+	if n, err := strconv.Atoi(as); err == nil && n < len(s.tokens) {
+		as = s.tokens[n]
+	}
+	return metadata.AppendToOutgoingContext(ctx, "token", as)
+}
+
 func failed(err error) answer {
 	s := status.Convert(err)
 	return answer{code: s.Code().String(), text: s.Message()}
@@ -137,6 +161,8 @@ func normalise(m protoreflect.Message) {
 	switch v := m.Interface().(type) {
 	case *pb.ResponseHeader:
 		v.ClusterId, v.MemberId, v.RaftTerm = min(v.ClusterId, 1), min(v.MemberId, 1), min(v.RaftTerm, 1)
+	case *pb.AuthenticateResponse:
+		v.Token = "a token"
 	case *pb.LeaseTimeToLiveResponse:
 		v.TTL = min(v.TTL, 1)
 		slices.SortFunc(v.Keys, func(a, b []byte) int { return strings.Compare(string(a), string(b)) })

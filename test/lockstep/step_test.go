@@ -16,6 +16,7 @@ type step struct {
 	method string        // a key of methods, or one of the acts below
 	msg    proto.Message // the request, unless raw is set
 	raw    []byte        // request bytes that may be no message
+	as     string        // which token goes with it: a number, the how-manieth that was handed out; else the token itself
 }
 
 // Acts of the test itself. Those of the first three lines carry a message.
@@ -23,6 +24,7 @@ const (
 	watchCreate = "WatchCreate" // on the long-lived stream
 	watchCancel = "WatchCancel"
 	watchAlone  = "WatchAlone" // on a stream of its own
+	watchMay    = "WatchMay"   // on a stream of its own, of which only the first response counts
 	watchSync   = "WatchSync"
 	restart     = "Restart"
 )
@@ -34,6 +36,7 @@ type method struct {
 	response func() proto.Message
 	stream   bool // several responses
 	client   bool // requests are streamed, too
+	bare     bool // only the status of the answer is compared
 }
 
 var methods = map[string]method{
@@ -49,6 +52,32 @@ var methods = map[string]method{
 	"Leases":      {path: "/etcdserverpb.Lease/LeaseLeases", request: newer[pb.LeaseLeasesRequest](), response: newer[pb.LeaseLeasesResponse]()},
 	"KeepAlive":   {path: "/etcdserverpb.Lease/LeaseKeepAlive", request: newer[pb.LeaseKeepAliveRequest](), response: newer[pb.LeaseKeepAliveResponse](), stream: true, client: true},
 	"HashKV":      {path: "/etcdserverpb.Maintenance/HashKV", request: newer[pb.HashKVRequest](), response: newer[pb.HashKVResponse]()},
+
+	"Alarm":      {path: "/etcdserverpb.Maintenance/Alarm", request: newer[pb.AlarmRequest](), response: newer[pb.AlarmResponse]()},
+	"Status":     {path: "/etcdserverpb.Maintenance/Status", request: newer[pb.StatusRequest](), response: newer[pb.StatusResponse](), bare: true},
+	"Defragment": {path: "/etcdserverpb.Maintenance/Defragment", request: newer[pb.DefragmentRequest](), response: newer[pb.DefragmentResponse]()},
+	"Hash":       {path: "/etcdserverpb.Maintenance/Hash", request: newer[pb.HashRequest](), response: newer[pb.HashResponse](), bare: true},
+	"MoveLeader": {path: "/etcdserverpb.Maintenance/MoveLeader", request: newer[pb.MoveLeaderRequest](), response: newer[pb.MoveLeaderResponse]()},
+	"MemberList": {path: "/etcdserverpb.Cluster/MemberList", request: newer[pb.MemberListRequest](), response: newer[pb.MemberListResponse](), bare: true},
+	"MemberAdd":  {path: "/etcdserverpb.Cluster/MemberAdd", request: newer[pb.MemberAddRequest](), response: newer[pb.MemberAddResponse](), bare: true},
+
+	"AuthEnable":           {path: "/etcdserverpb.Auth/AuthEnable", request: newer[pb.AuthEnableRequest](), response: newer[pb.AuthEnableResponse]()},
+	"AuthDisable":          {path: "/etcdserverpb.Auth/AuthDisable", request: newer[pb.AuthDisableRequest](), response: newer[pb.AuthDisableResponse]()},
+	"AuthStatus":           {path: "/etcdserverpb.Auth/AuthStatus", request: newer[pb.AuthStatusRequest](), response: newer[pb.AuthStatusResponse]()},
+	"Authenticate":         {path: "/etcdserverpb.Auth/Authenticate", request: newer[pb.AuthenticateRequest](), response: newer[pb.AuthenticateResponse]()},
+	"UserAdd":              {path: "/etcdserverpb.Auth/UserAdd", request: newer[pb.AuthUserAddRequest](), response: newer[pb.AuthUserAddResponse]()},
+	"UserGet":              {path: "/etcdserverpb.Auth/UserGet", request: newer[pb.AuthUserGetRequest](), response: newer[pb.AuthUserGetResponse]()},
+	"UserList":             {path: "/etcdserverpb.Auth/UserList", request: newer[pb.AuthUserListRequest](), response: newer[pb.AuthUserListResponse]()},
+	"UserDelete":           {path: "/etcdserverpb.Auth/UserDelete", request: newer[pb.AuthUserDeleteRequest](), response: newer[pb.AuthUserDeleteResponse]()},
+	"UserChangePassword":   {path: "/etcdserverpb.Auth/UserChangePassword", request: newer[pb.AuthUserChangePasswordRequest](), response: newer[pb.AuthUserChangePasswordResponse]()},
+	"UserGrantRole":        {path: "/etcdserverpb.Auth/UserGrantRole", request: newer[pb.AuthUserGrantRoleRequest](), response: newer[pb.AuthUserGrantRoleResponse]()},
+	"UserRevokeRole":       {path: "/etcdserverpb.Auth/UserRevokeRole", request: newer[pb.AuthUserRevokeRoleRequest](), response: newer[pb.AuthUserRevokeRoleResponse]()},
+	"RoleAdd":              {path: "/etcdserverpb.Auth/RoleAdd", request: newer[pb.AuthRoleAddRequest](), response: newer[pb.AuthRoleAddResponse]()},
+	"RoleGet":              {path: "/etcdserverpb.Auth/RoleGet", request: newer[pb.AuthRoleGetRequest](), response: newer[pb.AuthRoleGetResponse]()},
+	"RoleList":             {path: "/etcdserverpb.Auth/RoleList", request: newer[pb.AuthRoleListRequest](), response: newer[pb.AuthRoleListResponse]()},
+	"RoleDelete":           {path: "/etcdserverpb.Auth/RoleDelete", request: newer[pb.AuthRoleDeleteRequest](), response: newer[pb.AuthRoleDeleteResponse]()},
+	"RoleGrantPermission":  {path: "/etcdserverpb.Auth/RoleGrantPermission", request: newer[pb.AuthRoleGrantPermissionRequest](), response: newer[pb.AuthRoleGrantPermissionResponse]()},
+	"RoleRevokePermission": {path: "/etcdserverpb.Auth/RoleRevokePermission", request: newer[pb.AuthRoleRevokePermissionRequest](), response: newer[pb.AuthRoleRevokePermissionResponse]()},
 }
 
 func newer[T any, P interface {
@@ -72,19 +101,24 @@ func (s step) bytes() []byte {
 
 // String is the step as one line, which parse reads back.
 func (s step) String() string {
+	name := s.method
+	if s.as != "" {
+		name += "@" + s.as
+	}
 	switch {
 	case s.raw != nil:
-		return fmt.Sprintf("%s hex %x", s.method, s.raw)
+		return fmt.Sprintf("%s hex %x", name, s.raw)
 	case s.msg == nil:
-		return s.method
+		return name
 	}
 	text := prototext.MarshalOptions{Multiline: false}.Format(s.msg)
-	return s.method + " " + strings.Join(strings.Fields(text), " ")
+	return name + " " + strings.Join(strings.Fields(text), " ")
 }
 
 func parse(line string) (step, error) {
 	name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-	s := step{method: name}
+	name, as, _ := strings.Cut(name, "@")
+	s := step{method: name, as: as}
 	if text, ok := strings.CutPrefix(rest, "hex "); ok {
 		raw, err := hex.DecodeString(text)
 		s.raw = append([]byte{}, raw...)
@@ -94,7 +128,7 @@ func parse(line string) (step, error) {
 	switch {
 	case ok:
 		s.msg = m.request()
-	case name == watchCreate || name == watchAlone:
+	case name == watchCreate || name == watchAlone || name == watchMay:
 		s.msg = &pb.WatchCreateRequest{}
 	case name == watchCancel:
 		s.msg = &pb.WatchCancelRequest{}

@@ -23,6 +23,7 @@ type pending struct {
 	waiting atomic.Int64 // nanoseconds: in Read since; 0: not in Read
 	evicted atomic.Bool
 	done    atomic.Bool // the handshake is over: Read takes no more notes
+	offered []string    // by ALPN; the handshake's goroutine's
 }
 
 // Read implements net.Conn.

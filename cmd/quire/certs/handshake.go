@@ -53,6 +53,9 @@ func (s *Store) handshake(p *pending, verifySAN bool) (*tls.Conn, error) {
 		err = verifyClientSAN(ctx, conn)
 		cancel()
 	}
+	if err != nil {
+		linger(p, err)
+	}
 	s.gate.leave(p)
 	p.done.Store(true)
 	if p.evicted.Load() {
@@ -67,6 +70,34 @@ func (s *Store) handshake(p *pending, verifySAN bool) (*tls.Conn, error) {
 		return nil, err
 	}
 	return conn, nil
+}
+
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 64 << 10
+)
+
+// linger waits until a refused client has gone, so that the alert which tells it
+// why gets through: closing a connection from which not everything was read
+// makes the kernel throw away what was sent. It happens inside the gate.
+func linger(p *pending, err error) {
+	half, ok := p.Conn.(interface{ CloseWrite() error })
+	var timeout net.Error
+	if !ok || errors.Is(err, io.EOF) || errors.As(err, &timeout) && timeout.Timeout() || half.CloseWrite() != nil {
+		return
+	}
+	if p.SetReadDeadline(time.Now().Add(lingerTime)) == nil && !p.evicted.Load() {
+		_, _ = io.CopyN(io.Discard, p, lingerBytes)
+	}
+}
+
+// Offered returns the protocols that the client offered by ALPN, of a connection
+// that comes from a Store.
+func Offered(conn *tls.Conn) []string {
+	if p, ok := conn.NetConn().(*pending); ok {
+		return p.offered
+	}
+	return nil
 }
 
 // refusals counts refused connections and bounds their log lines.

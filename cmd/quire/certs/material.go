@@ -98,6 +98,12 @@ func (c *Config) configs(leaf, dialing tls.Certificate, pool *x509.CertPool, che
 		MinVersion:   minVersion, MaxVersion: c.MaxVersion, CipherSuites: c.CipherSuites,
 		ClientCAs:        pool,
 		VerifyConnection: check.verify,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if p, ok := hello.Conn.(*pending); ok {
+				p.offered = hello.SupportedProtos
+			}
+			return nil, nil // this one
+		},
 	}
 	if c.TrustedCAFile != "" || c.ClientCertAuth {
 		server.ClientAuth = tls.RequireAndVerifyClientCert
