@@ -18,10 +18,12 @@ import (
 // a decision; it is made here and in ARCHITECTURE.md.
 var mayImport = map[string][]string{
 	"cmd/quire":   {"*"},
-	"rpc":         {"engine", "raft", "watchfanout", "api"},
+	"rpc":         {"engine", "engine/auth", "raft", "watchfanout", "api", "rpc/token"},
+	"rpc/token":   {"engine/auth"},
 	"watchfanout": {"api"},
 	"raft":        {"wal", "api"},
-	"engine":      {"index", "pagestore", "api", "disk"}, // of disk only the FS that it hands to pagestore
+	"engine":      {"engine/auth", "index", "pagestore", "api", "disk"}, // of disk only the FS that it hands to pagestore
+	"engine/auth": {"api"},
 	"index":       {},
 	"pagestore":   {"disk"},
 	"wal":         {"disk"},

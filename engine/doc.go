@@ -22,8 +22,11 @@
 // of relocations. Readers take no lock of the engine; they read the atomics
 // visible and compactRev and the index's own read lock in chunks.
 //
-// Lock order: Engine.writer, then index, lessor, cluster, alarmSet; the last
-// four never nest. No lock is held across disk reads except writer, when an
+// Who may do what is checked with package engine/auth when an operation is
+// applied (permit.go); readers check before and after reading.
+//
+// Lock order: Engine.writer, then index, lessor, cluster, alarmSet, the auth
+// store; the last five never nest. No lock is held across disk reads except writer, when an
 // operation needs a previous value that is not cached.
 //
 // Goroutines, started by Start and awaited by Close: compactLoop,

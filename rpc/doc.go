@@ -20,6 +20,10 @@
 //     went away.
 //   - Session: the service's side of one stream. The transport feeds it with
 //     Recv and pulls messages out with Next after the session called Wake.
+//   - Identity: on whose behalf a call or stream is served (identity.go), nobody
+//     while authentication is off. Operations of clients go into the log with
+//     it and are checked when they are applied; reads are checked here, before
+//     and after. Method.Auth says what a method's clients have to be.
 //   - Body: a response message without its header field. The header (field 1 of
 //     every response) is put in front by Call.Finish.
 //
@@ -39,6 +43,8 @@
 //   - A request above Config.MaxRequestBytes is refused by the service with
 //     etcd's text; above that plus 512 KiB the transport refuses the message.
 //   - A call ends after Config.RequestTimeout, whatever happens below.
+//   - Passwords are hashed and compared by a quarter of the cores, with two
+//     seconds of work waiting at most (password.go).
 //   - What a stream has to send is pulled, so a slow client holds a cursor in
 //     package watchfanout and no queue here.
 //

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -13,10 +15,12 @@ import (
 // takes tens of milliseconds of a core, so a storm of log-ins may use a quarter
 // of the cores and no more, and what waits is bounded.
 type passwords struct {
-	cost int
-	jobs chan passwordJob
-	stop chan struct{}
-	wg   sync.WaitGroup
+	cost    int
+	workers int
+	jobs    chan passwordJob
+	took    atomic.Int64 // nanoseconds that a job takes, lately
+	stop    chan struct{}
+	wg      sync.WaitGroup
 }
 
 // passwordJob is one use of bcrypt for a call, which goes on with next.
@@ -26,13 +30,18 @@ type passwordJob struct {
 	next func(*Call)
 }
 
-// passwordsWaiting is how many jobs may wait for each worker: with the usual
-// cost about as long as a request may take at all.
-const passwordsWaiting = 64
+const (
+	// passwordsWaiting is how many jobs may wait for each worker.
+	passwordsWaiting = 64
+	// passwordsWait is how long the last of them may have to wait, as far as one
+	// can tell: less than a request may take, so that what was accepted is done
+	// in time, also with a high cost or on a busy machine.
+	passwordsWait = 2 * time.Second
+)
 
 func newPasswords(cost int) *passwords {
 	workers := max(1, runtime.GOMAXPROCS(0)/4)
-	p := &passwords{cost: cost, jobs: make(chan passwordJob, passwordsWaiting*workers), stop: make(chan struct{})}
+	p := &passwords{cost: cost, workers: workers, jobs: make(chan passwordJob, passwordsWaiting*workers), stop: make(chan struct{})}
 	p.wg.Add(workers)
 	for range workers {
 		go p.run()
@@ -48,19 +57,29 @@ func (p *passwords) run() {
 		case <-p.stop:
 			return
 		case j := <-p.jobs:
-			j.do()
+			p.do(j)
 		}
 	}
 }
 
 // do works unless the call has ended while it waited.
-func (j passwordJob) do() {
+func (p *passwords) do(j passwordJob) {
 	if !j.call.ended() {
+		began := time.Now()
 		j.work()
+		old := p.took.Load()
+		p.took.Store(old + (int64(time.Since(began))-old)/4)
 		j.call.next = j.next
 		j.call.wake(j.call)
 	}
 	j.call.release()
+}
+
+// full tells whether one more job would wait too long. The first one never does,
+// whatever a password costs.
+func (p *passwords) full() bool {
+	waiting := int64(len(p.jobs))
+	return waiting > 0 && (waiting+1)*p.took.Load() > int64(p.workers)*int64(passwordsWait)
 }
 
 // close stops the workers; calls that wait are left to the watchdog.
@@ -71,6 +90,10 @@ func (p *passwords) close() {
 
 // offload has work done by a password worker, and then next by the transport.
 func (c *Call) offload(work func(), next func(*Call)) {
+	if c.srv.passwords.full() {
+		c.Fail(errTooManyRequests)
+		return
+	}
 	c.hold()
 	select {
 	case c.srv.passwords.jobs <- passwordJob{c, work, next}:

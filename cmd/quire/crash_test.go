@@ -43,6 +43,7 @@ type crashModel struct {
 	rev, compact int64
 	kvs          map[string]*mvccpb.KeyValue
 	leases       map[int64]bool
+	users        int // that were added: u1, u2, …
 }
 
 func (m *crashModel) put(key, value string, lease int64) {
@@ -125,6 +126,12 @@ func newOp(rnd *rand.Rand, n int, m *crashModel) crashOp {
 			}
 		})
 	}
+}
+
+// newUser makes an operation that adds a user.
+func newUser(n int, m *crashModel) crashOp {
+	b, _ := (&pb.AuthUserAddRequest{Name: fmt.Sprintf("u%d", m.users+1), HashedPassword: "aGFzaA=="}).MarshalVT()
+	return counted(n, engine.AppendOp(nil, engine.OpUserAdd, b), func(m *crashModel) { m.users++ })
 }
 
 // counted is an operation that cannot count itself: the counting put follows in
@@ -224,6 +231,7 @@ type crashRun struct {
 	rnd   *rand.Rand
 	ops   []crashOp
 	acked int
+	users bool // add users too
 }
 
 // drive issues operations until the disk stops or steps are done.
@@ -233,7 +241,12 @@ func (r *crashRun) drive(s *crashStack, steps int) {
 		switch k := r.rnd.IntN(20); {
 		case k < 10:
 			n := len(r.ops) + 1
-			op := newOp(r.rnd, n, m)
+			var op crashOp
+			if r.users && r.rnd.IntN(6) == 0 {
+				op = newUser(n, m)
+			} else {
+				op = newOp(r.rnd, n, m)
+			}
 			op.apply(m)
 			r.ops = append(r.ops, op)
 			r.propose(s, op, n)
@@ -308,6 +321,9 @@ func (r *crashRun) check(s *crashStack) {
 	if got := len(s.e.Leases()); got != len(m.leases) {
 		t.Fatalf("seed %d: %d leases, want %d", r.seed, got, len(m.leases))
 	}
+	if st := s.e.AuthState(); len(st.Users) != m.users || st.Revision != uint64(1+m.users) {
+		t.Fatalf("seed %d after %d operations: %d users at revision %d, want %d", r.seed, held, len(st.Users), st.Revision, m.users)
+	}
 	r.ops, r.acked = r.ops[:held], held
 }
 
@@ -315,18 +331,32 @@ func (r *crashRun) check(s *crashStack) {
 // a row, for many seeds.
 func TestPowerCut(t *testing.T) {
 	if *crashSeed != 0 {
-		powerCut(t, *crashSeed)
+		powerCut(t, *crashSeed, false)
 		return
 	}
 	for seed := uint64(1); seed <= uint64(*crashSeeds); seed++ {
-		if powerCut(t, seed); t.Failed() {
+		if powerCut(t, seed, false); t.Failed() {
 			t.Fatalf("replay: go test ./cmd/quire -run TestPowerCut -crash.seed=%d", seed)
 		}
 	}
 }
 
-func powerCut(t *testing.T, seed uint64) {
-	r := &crashRun{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 2))}
+// TestUsersAfterPowerCut is TestPowerCut with users among the operations; apart
+// from it, so that its seeds stay what they were.
+func TestUsersAfterPowerCut(t *testing.T) {
+	first, last := uint64(1), uint64(*crashSeeds/5)
+	if *crashSeed != 0 {
+		first, last = *crashSeed, *crashSeed
+	}
+	for seed := first; seed <= last; seed++ {
+		if powerCut(t, seed, true); t.Failed() {
+			t.Fatalf("replay: go test ./cmd/quire -run TestUsersAfterPowerCut -crash.seed=%d", seed)
+		}
+	}
+}
+
+func powerCut(t *testing.T, seed uint64, users bool) {
+	r := &crashRun{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 2)), users: users}
 	fs := disk.NewMem(seed)
 	for depth := range 3 {
 		fs.StopAfter(fs.Ops() + 1 + r.rnd.IntN(150))

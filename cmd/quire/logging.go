@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -56,8 +58,12 @@ func openLogs(c *Config) (*logs, error) {
 	level.log = logger
 	l := &logs{Logger: logger, level: level, sink: sink}
 	grpclog.SetLoggerV2(grpcLogger{LoggerV2: zapgrpc.NewLogger(logger.Named("grpc")), level: level.now})
-	if _, err := zap.RedirectStdLogAt(logger, zapcore.InfoLevel); err != nil {
-		return nil, err
+	// A frame-by-frame trace (GODEBUG=http2debug=2) is read by people and tools as
+	// etcd prints it: plain lines on standard error.
+	if !strings.Contains(os.Getenv("GODEBUG"), "http2debug=") {
+		if _, err := zap.RedirectStdLogAt(logger, zapcore.InfoLevel); err != nil {
+			return nil, err
+		}
 	}
 	return l, nil
 }
