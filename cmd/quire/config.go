@@ -44,6 +44,7 @@ type Config struct {
 	InitialCluster      string
 	ClusterState        string
 	ClusterToken        string
+	ForceNewCluster     bool
 	DiscoveryFallback   string
 
 	// Security

@@ -242,7 +242,7 @@ func (m *member) openRaft() error {
 		return l, nil
 	}
 	n, err := raft.Open(raft.Config{
-		ID: m.id, ClusterID: m.cid, NewLog: mode,
+		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
 		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: int(m.cfg.SnapshotCatchUp),

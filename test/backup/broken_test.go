@@ -208,3 +208,37 @@ func TestSecondVoterRestart(t *testing.T) {
 	}
 	again.Stop(t)
 }
+
+// TestForceNewCluster gets a server going again whose second voter has never come, and one with a learner.
+func TestForceNewCluster(t *testing.T) {
+	t.Parallel()
+	for _, learner := range []bool{false, true} {
+		s := harness.Start(t)
+		c := client(t, s, false)
+		fill(t, c, 13, 100)
+		want := picture(t, c)
+		add := c.MemberAdd
+		if learner {
+			add = c.MemberAddAsLearner
+		}
+		_, err := add(limit(t, 10*time.Second), []string{"http://127.0.0.1:1"})
+		must(t, err)
+		s.Kill()
+		again := harness.StartConfig(t, harness.Config{DataDir: s.DataDir, Flags: []string{"--force-new-cluster"}})
+		c = client(t, again, false)
+		samePicture(t, "forced", picture(t, c), want)
+		members, err := c.MemberList(limit(t, 10*time.Second))
+		must(t, err)
+		if len(members.Members) != 1 || members.Members[0].IsLearner {
+			t.Errorf("members %v", members.Members)
+		}
+		_, err = c.Put(limit(t, 10*time.Second), "k", "v")
+		must(t, err)
+		again.Kill()
+		again = harness.StartConfig(t, harness.Config{DataDir: s.DataDir})
+		r, err := client(t, again, false).Get(limit(t, 10*time.Second), "k")
+		if err != nil || len(r.Kvs) != 1 {
+			t.Errorf("after the restart: %v, %v", r, err)
+		}
+	}
+}
