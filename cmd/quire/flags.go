@@ -224,7 +224,7 @@ func (f *flagSet) addOwn() {
 
 func (f *flagSet) addUnsafe() {
 	f.BoolVar(&f.cfg.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: a power cut loses acknowledged data")
-	f.deny("force-new-cluster", false, "make a cluster of one out of a member's data")
+	f.BoolVar(&f.cfg.ForceNewCluster, "force-new-cluster", false, "make a cluster of one out of a member's data, whatever the other members are")
 }
 
 // nothing registers a flag that is parsed and has no effect yet.
