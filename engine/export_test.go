@@ -496,3 +496,55 @@ func TestSnapshotLeftovers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkExport writes 100,000 keys of 32 bytes with values of 256 as an etcd
+// database, and imports them.
+func BenchmarkExport(b *testing.B) {
+	const keys = 100_000
+	dir, err := disk.OpenDir(b.TempDir(), disk.Options{NoSync: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dir.Close()
+	e, err := Open(dir, Options{ClusterID: 7, MemberID: 9, QuotaBytes: -1, SnapshotDir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Abandon()
+	var data []byte
+	for i := range keys {
+		o := op(b, OpPut, &pb.PutRequest{Key: fmt.Appendf(nil, "%032d", i*7919%keys), Value: make([]byte, 256)})
+		if data = append(binary.AppendUvarint(data, uint64(len(o))), o...); i%100 == 99 {
+			e.Apply(uint64(i), 1, data, nil)
+			data = data[:0]
+		}
+	}
+	b.Run("export", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			s, err := e.Snapshot(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(s.SizeBytes())
+			s.Close()
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/version")
+	})
+	db, st := exported(b, e)
+	b.Run("import", func(b *testing.B) {
+		for b.Loop() {
+			to, err := disk.OpenDir(b.TempDir(), disk.Options{NoSync: true})
+			if err == nil {
+				_, err = Import(to, Options{ClusterID: 7, MemberID: 9}, db, st, 0)
+			}
+			if err == nil {
+				err = to.Close()
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/version")
+	})
+}
