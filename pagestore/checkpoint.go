@@ -2,6 +2,9 @@ package pagestore
 
 import (
 	"io"
+	"time"
+
+	"quire/disk"
 )
 
 // Cut is a point between two records up to which the store is to become durable.
@@ -70,9 +73,12 @@ func (c *Cut) Commit() error {
 	if err := s.failure(); err != nil {
 		return err
 	}
+	var took CommitTimes
+	lap := stopwatch(time.Now())
 	if err := s.awaitWritten(c.segs); err != nil {
 		return err
 	}
+	took.Flush = lap.lap()
 	full, err := s.sealLocked(c.segs)
 	if err != nil {
 		return s.commitError(err)
@@ -80,15 +86,21 @@ func (c *Cut) Commit() error {
 	if err := s.syncSegments(c.segs); err != nil {
 		return s.commitError(err)
 	}
+	took.Sync = lap.lap()
 	m, ours, err := c.manifest()
 	if err != nil && !ours {
 		return err
 	}
+	took.State = lap.lap()
 	if err == nil {
 		err = s.writeRootsLocked(m)
 	}
 	if err != nil {
 		return s.commitError(err)
+	}
+	took.Roots = lap.lap()
+	if s.opts.OnCommit != nil {
+		s.opts.OnCommit(took)
 	}
 	s.committing.cut = c.n
 	s.noteSpace(full)
@@ -97,6 +109,16 @@ func (c *Cut) Commit() error {
 		return s.commitError(err)
 	}
 	return nil
+}
+
+// stopwatch is when the present lap began.
+type stopwatch time.Time
+
+func (w *stopwatch) lap() time.Duration {
+	now := time.Now()
+	took := now.Sub(time.Time(*w))
+	*w = stopwatch(now)
+	return took
 }
 
 // commitError sorts the errors of a commit: a full disk is reported and may
@@ -256,10 +278,28 @@ func (s *Store) cleanLocked(named []cutSegment) error {
 
 // setRootLocked notes m as the newest manifest. The caller holds committing.
 func (s *Store) setRootLocked(m *manifest) {
+	if name := m.state.fileName(); name != s.committing.last.state.fileName() {
+		s.holdStateLocked(name)
+	}
 	s.committing.last = *m
 	bytes := 2 * int64(len(m.encode()))
 	if m.state.fileName() != "" {
 		bytes += stateHeadBytes + m.state.bytes
 	}
 	s.rootBytes.Store(bytes)
+}
+
+// holdStateLocked keeps the newest state file open for exports. Without it there
+// are none until the next checkpoint; nothing else needs it.
+func (s *Store) holdStateLocked(name string) {
+	if s.committing.state != nil {
+		s.committing.state.release()
+		s.committing.state = nil
+	}
+	if name == "" {
+		return
+	}
+	if f, err := s.fsys.Open(name, disk.ReadOnly); err == nil {
+		s.committing.state = newShared(f)
+	}
 }

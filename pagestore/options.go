@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Options are the settings of a Store. A zero field means its default.
@@ -43,6 +44,9 @@ type Options struct {
 	// OnNoSpace is called with an error when the disk is found full and with
 	// nil when it takes writes again. It must not block or call the store.
 	OnNoSpace func(error)
+	// OnCommit is told how long the parts of a successful Commit took. It must not
+	// block or call the store. May be nil.
+	OnCommit func(CommitTimes)
 	// Inline starts no goroutine: the write behind happens inside Append and
 	// Commit. For simulations that need the same disk operations each time.
 	Inline bool
@@ -51,6 +55,14 @@ type Options struct {
 
 	// inlineState is up to how many bytes of state lie in the manifest.
 	inlineState int
+}
+
+// CommitTimes are the parts of a Commit, one after the other.
+type CommitTimes struct {
+	Flush time.Duration // waiting for the write behind
+	Sync  time.Duration // footers, and making the segments durable
+	State time.Duration // writing the state
+	Roots time.Duration // writing the manifest and making it durable
 }
 
 const (

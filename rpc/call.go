@@ -55,6 +55,8 @@ type Call struct {
 	// applied ends the call in place of Reply once the proposal is applied.
 	applied func(*Call, *engine.Reply)
 
+	onlyReads bool // a transaction without writes
+
 	kind [1]byte // the head of the operation being proposed
 	as   []byte  // the same for one on behalf of a user
 	own  bool    // the server's own call, which may everything
@@ -75,6 +77,7 @@ func (c *Call) begin(srv *Server, m *Method, req []byte) {
 	c.state.Store(callOpen)
 	c.refs.Store(1)
 	c.err, c.next, c.applied, c.count, c.own = nil, nil, nil, 0, false
+	c.onlyReads = false
 	c.out.Reset()
 }
 
@@ -263,6 +266,7 @@ func (c *Call) linearize(read func(*Call)) {
 
 // ReadReady implements ReadWaiter.
 func (c *Call) ReadReady(err error) {
+	c.srv.reads.ended(err, c.srv.cfg.Clock.now().Sub(c.start))
 	if err != nil {
 		c.Fail(err)
 	} else if !c.ended() {

@@ -9,7 +9,10 @@ import (
 	pb "quire/api/etcdserverpb"
 )
 
-const clusterService = "etcdserverpb.Cluster"
+const (
+	clusterService  = "etcdserverpb.Cluster"
+	promoteFullName = "/" + clusterService + "/MemberPromote"
+)
 
 func (s *Server) clusterMethods() []*Method {
 	return []*Method{
@@ -112,6 +115,7 @@ func (s *Server) serveMemberPromote(c *Call) {
 	}
 	all, err := s.cfg.Membership.Promote(c.Ctx, r.ID)
 	if err != nil {
+		s.promoteFails.add(StatusOf(err).Text, 1)
 		c.Fail(err)
 		return
 	}

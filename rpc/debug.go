@@ -10,7 +10,7 @@ import (
 // addDebug serves what looks into the process. It tells a stranger what clients
 // ask for, so it is served only when asked for.
 func (s *Server) addDebug(mux *http.ServeMux) {
-	mux.HandleFunc("/debug/vars", httpVars)
+	mux.HandleFunc("/debug/vars", s.httpVars)
 	if s.cfg.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

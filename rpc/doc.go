@@ -9,8 +9,10 @@
 // a stream of a particular library or a goroutine that waits.
 //
 // A transport carries the bytes. Today that is grpc-go (grpc.go, codec.go);
-// http.go serves the HTTP/1.1 endpoints that share the client port. A
-// transport may be replaced without touching a service.
+// http.go serves the HTTP endpoints that share the client port. Frontend
+// (frontend.go, sniff.go) tells the connections of one port apart, with TLS and
+// without; access.go decides which HTTP requests are served. A transport may be
+// replaced without touching a service.
 //
 // # Terms
 //

@@ -261,7 +261,7 @@ func (c *fakeCursor) Next(dst []byte) ([]byte, int64, bool, error) {
 	return b, c.f.rev, true, err
 }
 
-func (f *fake) LeaseRenew(id int64) (int64, error) {
+func (f *fake) LeaseRenew(_ context.Context, id int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ttl, ok := f.leases[id]
@@ -271,8 +271,8 @@ func (f *fake) LeaseRenew(id int64) (int64, error) {
 	return ttl, nil
 }
 
-func (f *fake) LeaseTimeToLive(id int64, withKeys bool) (engine.LeaseInfo, error) {
-	ttl, err := f.LeaseRenew(id)
+func (f *fake) LeaseTimeToLive(ctx context.Context, id int64, withKeys bool) (engine.LeaseInfo, error) {
+	ttl, err := f.LeaseRenew(ctx, id)
 	info := engine.LeaseInfo{ID: id, TTL: ttl, GrantedTTL: ttl}
 	if withKeys {
 		info.Keys = [][]byte{[]byte("k")}
@@ -360,17 +360,17 @@ func (w *fakeWatch) Cancel(id int64) error {
 }
 func (w *fakeWatch) Progress() error { return w.add(&pb.WatchResponse{WatchId: -1}) }
 
-func (w *fakeWatch) Fill(dst []byte) ([]byte, bool) {
+func (w *fakeWatch) Fill(dst []byte) ([]byte, int, bool) {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
 	if len(w.queue) == 0 {
-		return dst, false
+		return dst, 0, false
 	}
 	r := w.queue[0]
 	w.queue = w.queue[1:]
 	dst, err := appendMessage(dst, r)
 	must(err)
-	return dst, len(w.queue) > 0
+	return dst, len(r.Events), len(w.queue) > 0
 }
 
 func (w *fakeWatch) Close() {

@@ -6,11 +6,11 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress their requests
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
@@ -47,6 +47,7 @@ func newGRPCServer(s *Server, workers uint32) *grpc.Server {
 	cfg := &s.cfg
 	opts := []grpc.ServerOption{
 		grpc.Creds(connCredentials{}),
+		grpc.ConnectionTimeout(prefaceWait),
 		grpc.ForceServerCodecV2(newCodec(&s.net)),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -79,7 +80,7 @@ func newGRPCServer(s *Server, workers uint32) *grpc.Server {
 	for _, name := range order {
 		g.RegisterService(s.serviceDesc(name, byService[name]), s)
 	}
-	healthpb.RegisterHealthServer(g, s.health)
+	s.health.register(g)
 	reflection.Register(g)
 	s.calls.New = func() any { return newSyncCall(s) }
 	return g
@@ -154,14 +155,14 @@ func (s *Server) serveUnary(ctx context.Context, m *Method, dec func(any) error)
 	g.start = s.cfg.Clock.now()
 	g.begin(s, m, nil)
 	g.Ctx = ctx
-	m.stats.started.Add(1)
+	m.stats.versions.sample(ctx, m.stats.started.Add(1))
 	err := s.runUnary(ctx, g, dec)
 	code := codes.OK
 	if err != nil {
 		code = status.Code(err)
 	}
 	took := s.cfg.Clock.now().Sub(g.start)
-	m.stats.endUnary(code, took)
+	m.stats.endUnary(code, took, g.onlyReads)
 	if took > s.slow.limit || s.slow.debug() {
 		s.slow.ended(&g.Call, took)
 	}
@@ -234,8 +235,13 @@ func requiresLeader(ctx context.Context) bool {
 // A session that only answers what it receives is driven by the receiver
 // alone while this goroutine waits for the end.
 func (s *Server) serveStream(m *Method, gs grpc.ServerStream) (err error) {
-	m.stats.started.Add(1)
-	defer func() { m.stats.end(status.Code(err)) }()
+	m.stats.versions.count(versionOf(gs.Context()), m.stats.started.Add(1))
+	m.stats.open.Add(1)
+	began := s.cfg.Clock.now()
+	defer func() {
+		m.stats.open.Add(-1)
+		m.stats.end(status.Code(err), s.cfg.Clock.now().Sub(began))
+	}()
 	if err := s.admitCall(gs.Context(), m, false); err != nil {
 		return err
 	}
@@ -298,6 +304,7 @@ func (p *grpcStream) receiveAll() error {
 	defer p.in.free()
 	for {
 		err := p.gs.RecvMsg(&p.in)
+		p.Method.stats.received.Add(1) // the end too, as etcd's library counts
 		if errors.Is(err, io.EOF) {
 			if p.session.RecvEnd() {
 				return nil
@@ -305,9 +312,9 @@ func (p *grpcStream) receiveAll() error {
 			return errKeepOpen
 		}
 		if err != nil {
+			p.brokeOff(&p.Method.stats.receiveFail)
 			return err
 		}
-		p.Method.stats.received.Add(1)
 		if err := p.deliver(); err != nil {
 			return err
 		}
@@ -371,8 +378,22 @@ func (p *grpcStream) sendLoop() error {
 	}
 }
 
+// brokeOff counts an error of the stream that the client did not cause by going
+// away.
+func (p *grpcStream) brokeOff(n *atomic.Uint64) {
+	if p.gs.Context().Err() == nil {
+		n.Add(1)
+	}
+}
+
 // drain sends until the session is idle or at its end.
 func (p *grpcStream) drain() (end bool, err error) {
+	var b burst
+	times := &p.srv.sending
+	timed := p.Method.Duplex // Watch: the others send when they are asked
+	if timed {
+		defer func() { b.settle(times, p.srv.cfg.Clock.now) }()
+	}
 	for p.cause.Load() == nil {
 		next, err := p.session.Next(&p.out)
 		if err != nil {
@@ -380,8 +401,15 @@ func (p *grpcStream) drain() (end bool, err error) {
 			return false, StatusOf(err)
 		}
 		if len(p.out.Bytes()) > 0 && next != NextIdle {
+			if timed {
+				b.add(p.out.Bytes(), p.out.events, p.srv.cfg.Clock.now)
+			}
 			if err := p.gs.SendMsg(takeResponse(&p.out)); err != nil {
+				p.brokeOff(&p.Method.stats.sendFails)
 				return false, err
+			}
+			if b.size() >= maxBurst {
+				b.settle(times, p.srv.cfg.Clock.now)
 			}
 			p.Method.stats.sent.Add(1)
 			select {

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"expvar"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
@@ -19,11 +21,10 @@ func (s *Server) ClientHandler() http.Handler {
 	s.addMonitoring(mux)
 	mux.HandleFunc("/version", s.httpVersion)
 	s.addDebug(mux)
-	if s.json == nil {
-		return mux
+	if s.json != nil {
+		mux.Handle(gateway.Root, s.json)
 	}
-	mux.Handle(gateway.Root, s.json)
-	return legacyPaths(mux)
+	return mux
 }
 
 // MetricsHandler serves the endpoints of --listen-metrics-urls.
@@ -49,6 +50,12 @@ func onlyGet(w http.ResponseWriter, r *http.Request) bool {
 	http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
 	return false
 }
+
+// ServeVersion and ServeHealth are for the peer port.
+func (s *Server) ServeVersion(w http.ResponseWriter, r *http.Request) { s.httpVersion(w, r) }
+
+// ServeHealth answers as /health.
+func (s *Server) ServeHealth(w http.ResponseWriter, r *http.Request) { s.httpHealth(w, r) }
 
 func (s *Server) httpVersion(w http.ResponseWriter, r *http.Request) {
 	if !onlyGet(w, r) {
@@ -118,9 +125,25 @@ func (s *Server) unhealthy(r *http.Request, exclude []string, serializable bool)
 	return ""
 }
 
-// httpVars serves the process's exported variables.
-func httpVars(w http.ResponseWriter, r *http.Request) {
-	if onlyGet(w, r) {
-		expvar.Handler().ServeHTTP(w, r)
+// httpVars serves the process's variables: those that Go publishes, and
+// Config.Vars.
+func (s *Server) httpVars(w http.ResponseWriter, r *http.Request) {
+	if !onlyGet(w, r) {
+		return
 	}
+	vars := map[string]string{}
+	expvar.Do(func(kv expvar.KeyValue) { vars[kv.Key] = kv.Value.String() })
+	for name, read := range s.cfg.Vars {
+		b, err := json.Marshal(read())
+		if err != nil {
+			b = []byte("null")
+		}
+		vars[name] = string(b)
+	}
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		lines = append(lines, fmt.Sprintf("%q: %s", name, vars[name]))
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = fmt.Fprintf(w, "{\n%s\n}\n", strings.Join(lines, ",\n"))
 }

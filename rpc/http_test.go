@@ -102,17 +102,6 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-func TestHistogramBounds(t *testing.T) {
-	var h histogram
-	for _, d := range []time.Duration{0, time.Millisecond, time.Millisecond + 1, 2 * time.Millisecond, 8192 * time.Millisecond, time.Minute} {
-		h.observe(d)
-	}
-	count, _, by := h.snapshot()
-	if count != 6 || by[0.001] != 2 || by[0.002] != 4 || by[8.192] != 5 || len(by) != 14 {
-		t.Errorf("count %d, by bound %v", count, by)
-	}
-}
-
 func TestFrontendSortsByPreface(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	kvService     = "etcdserverpb.KV"
-	rangeFullName = "/" + kvService + "/Range"
+	kvService           = "etcdserverpb.KV"
+	rangeStreamFullName = "/" + kvService + "/RangeStream"
+	compactFullName     = "/" + kvService + "/Compact"
+	rangeFullName       = "/" + kvService + "/Range"
 )
 
 func (s *Server) kvMethods() []*Method {
@@ -145,6 +147,7 @@ func (s *Server) decodeTxn(c *Call) {
 		return
 	}
 	readOnly, serializable := classifyTxn(r)
+	c.onlyReads = readOnly
 	switch {
 	case !readOnly:
 		s.proposeTxn(c, r)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"net"
-	"net/http"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -73,14 +72,4 @@ func (s *Server) openGateway() (err error) {
 		Logger:          s.cfg.Logger,
 	})
 	return err
-}
-
-// legacyPaths serves the JSON API under its old root too.
-func legacyPaths(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path, ok := gateway.CurrentPath(r.URL.Path); ok {
-			r.URL.Path = path
-		}
-		h.ServeHTTP(w, r)
-	})
 }

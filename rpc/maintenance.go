@@ -10,7 +10,10 @@ import (
 	"quire/engine"
 )
 
-const maintenanceService = "etcdserverpb.Maintenance"
+const (
+	maintenanceService = "etcdserverpb.Maintenance"
+	snapshotFullName   = "/" + maintenanceService + "/Snapshot"
+)
 
 func (s *Server) maintenanceMethods() []*Method {
 	return []*Method{
@@ -79,6 +82,8 @@ func (s *Server) serveStatus(c *Call) {
 }
 
 func (s *Server) serveDefragment(c *Call) {
+	s.defragmenting.Add(1)
+	defer s.defragmenting.Add(-1)
 	s.cfg.Logger.Info("starting defragment")
 	if s.cfg.StopServingOnDefrag {
 		s.health.set(healthpb.HealthCheckResponse_NOT_SERVING)
@@ -94,7 +99,9 @@ func (s *Server) serveDefragment(c *Call) {
 }
 
 func (s *Server) serveHash(c *Call) {
+	began := s.cfg.Clock.now()
 	h, rev, err := s.cfg.Upkeep.Hash()
+	s.hashing.all.Observe(s.cfg.Clock.now().Sub(began).Seconds())
 	if err != nil {
 		c.Fail(err)
 		return
@@ -108,7 +115,9 @@ func (s *Server) serveHashKV(c *Call) {
 		c.Fail(err)
 		return
 	}
+	began := s.cfg.Clock.now()
 	h, compactRev, currentRev, err := s.cfg.Upkeep.HashKV(r.Revision)
+	s.hashing.rev.Observe(s.cfg.Clock.now().Sub(began).Seconds())
 	if err != nil {
 		c.Fail(err)
 		return

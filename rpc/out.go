@@ -18,6 +18,8 @@ const (
 type Out struct {
 	buf *outBuf
 	off int // where the message starts in buf.data
+	// events is how many events the message holds, for metrics.
+	events int
 }
 
 // outBuf is the pooled memory of one message. It is its own release target:

@@ -7,47 +7,73 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
 	pb "quire/api/etcdserverpb"
 )
 
-// probe is one named check of /livez or /readyz.
+// probe is one named check of /livez or /readyz, and how it went so far.
 type probe struct {
-	name  string
-	check func(ctx context.Context) error
+	root, name string
+	check      func(ctx context.Context) error
+
+	good, bad atomic.Uint64
+	healthy   atomic.Bool // the last time
 }
 
-// addProbes serves /livez (is this process worth keeping) and /readyz (should
-// it get traffic) with a sub-path for each check, as etcd does. NOSPACE fails
-// neither: reads still work.
+// run makes the check.
+func (p *probe) run(ctx context.Context) error {
+	err := p.check(ctx)
+	p.healthy.Store(err == nil)
+	if err == nil {
+		p.good.Add(1)
+	} else {
+		p.bad.Add(1)
+	}
+	return err
+}
+
+// makeProbes returns the checks behind /livez (is this process worth keeping) and
+// /readyz (should it get traffic), as etcd has them. NOSPACE fails neither: reads
+// still work.
+func (s *Server) makeProbes() []*probe {
+	stale := func(ctx context.Context) error { return s.tryRead(ctx, true) }
+	fresh := func(ctx context.Context) error { return s.tryRead(ctx, false) }
+	return []*probe{
+		{root: "/livez", name: "serializable_read", check: stale},
+		{root: "/readyz", name: "data_corruption", check: s.checkCorruption},
+		{root: "/readyz", name: "serializable_read", check: stale},
+		{root: "/readyz", name: "linearizable_read", check: fresh},
+		{root: "/readyz", name: "non_learner", check: s.checkNotLearner},
+	}
+}
+
+// addProbes serves the checks, each under a sub-path too.
 func (s *Server) addProbes(mux *http.ServeMux) {
-	stale := probe{"serializable_read", func(ctx context.Context) error { return s.tryRead(ctx, true) }}
-	fresh := probe{"linearizable_read", func(ctx context.Context) error { return s.tryRead(ctx, false) }}
-	for root, probes := range map[string][]probe{
-		"/livez":  {stale},
-		"/readyz": {{"data_corruption", s.checkCorruption}, stale, fresh, {"non_learner", s.checkNotLearner}},
-	} {
+	for _, root := range []string{"/livez", "/readyz"} {
 		mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) {
 			excluded := r.URL.Query()["exclude"]
-			s.probe(w, r, slices.DeleteFunc(slices.Clone(probes), func(p probe) bool { return slices.Contains(excluded, p.name) }))
+			s.probe(w, r, slices.DeleteFunc(slices.Clone(s.probes), func(p *probe) bool {
+				return p.root != root || slices.Contains(excluded, p.name)
+			}))
 		})
-		for _, p := range probes {
-			mux.HandleFunc(root+"/"+p.name, func(w http.ResponseWriter, r *http.Request) { s.probe(w, r, []probe{p}) })
-		}
+	}
+	for _, p := range s.probes {
+		mux.HandleFunc(p.root+"/"+p.name, func(w http.ResponseWriter, r *http.Request) { s.probe(w, r, []*probe{p}) })
 	}
 }
 
 // probe runs checks and answers: what failed, or "ok", with details if asked.
-func (s *Server) probe(w http.ResponseWriter, r *http.Request, probes []probe) {
+func (s *Server) probe(w http.ResponseWriter, r *http.Request, probes []*probe) {
 	if !onlyGet(w, r) {
 		return
 	}
 	var details strings.Builder
 	failed := false
 	for _, p := range probes {
-		if err := p.check(r.Context()); err != nil {
+		if err := p.run(r.Context()); err != nil {
 			failed = true
 			fmt.Fprintf(&details, "[-]%s failed: %v\n", p.name, err)
 		} else {

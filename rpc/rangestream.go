@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"sync"
+	"time"
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine/auth"
@@ -15,6 +16,7 @@ type rangeSession struct {
 	stream *Stream
 	req    pb.RangeRequest
 	raw    []byte // what req points into
+	asked  time.Time
 
 	mu struct {
 		sync.Mutex
@@ -36,14 +38,21 @@ func (r *rangeSession) Recv(msg []byte) error {
 	if err := checkRangeStream(&r.req); err != nil {
 		return err
 	}
+	r.asked = r.stream.srv.cfg.Clock.now()
 	if r.req.Serializable || r.stream.srv.cfg.Raft.ReadIndex(r) {
-		r.ReadReady(nil)
+		r.ready(nil)
 	}
 	return nil
 }
 
 // ReadReady implements ReadWaiter.
 func (r *rangeSession) ReadReady(err error) {
+	srv := r.stream.srv
+	srv.reads.ended(err, srv.cfg.Clock.now().Sub(r.asked))
+	r.ready(err)
+}
+
+func (r *rangeSession) ready(err error) {
 	if err != nil {
 		r.stream.Fail(err)
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,8 @@ type Config struct {
 	// StopServingOnDefrag makes the health service say NOT_SERVING while the store
 	// is being defragmented.
 	StopServingOnDefrag bool
+	// Vars are shown by /debug/vars beside what Go publishes, as JSON.
+	Vars map[string]func() any
 	// Gateway serves the JSON API under /v3/.
 	Gateway bool
 
@@ -183,16 +186,23 @@ type Server struct {
 	byName    map[string]*Method
 	net       netStats
 	proposals proposalStats
+	reads     readStats
+	sending   sendTimes
+	hashing   hashTimes
 	http      httpStats
-	leader    *leaderMonitor
-	passwords *passwords
-	grpc      *grpc.Server
-	grpcHTTP  *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
-	loop      *loopback    // nil without the gateway
-	json      http.Handler // likewise
-	health    *healthService
-	calls     sync.Pool // of *syncCall
-	slow      slowLog
+	probes    []*probe
+	// defragmenting is how many calls of Defragment run.
+	defragmenting atomic.Int32
+	promoteFails  tallies // by text
+	leader        *leaderMonitor
+	passwords     *passwords
+	grpc          *grpc.Server
+	grpcHTTP      *grpc.Server // the same for Multiplex: it cannot be stopped in the same way
+	loop          *loopback    // nil without the gateway
+	json          http.Handler // likewise
+	health        *healthService
+	calls         sync.Pool // of *syncCall
+	slow          slowLog
 }
 
 // New builds a server. It serves nothing before ServeGRPC.
@@ -218,6 +228,8 @@ func New(cfg Config) (*Server, error) {
 	for _, m := range s.methods {
 		s.byName[m.FullName()] = m
 	}
+	s.byName[rangeFullName].stats.fine = new([2]fineHistogram)
+	s.probes = s.makeProbes()
 	if err := s.checkMethods(); err != nil {
 		return nil, err
 	}

@@ -73,6 +73,7 @@ func (s *Server) invoke(ctx context.Context, fullName string, req []byte, own bo
 	if err := g.await(); err != nil {
 		return nil, err
 	}
+	m.stats.inside.Add(1)
 	return append([]byte(nil), g.out.Bytes()...), nil
 }
 

@@ -16,9 +16,10 @@ type WatchStream interface {
 	Create(*pb.WatchCreateRequest) error
 	Cancel(watchID int64) error
 	Progress() error
-	// Fill appends the next WatchResponse to dst, if there is one. more=false
-	// means that none is left and that ready will be called for the next.
-	Fill(dst []byte) (out []byte, more bool)
+	// Fill appends the next WatchResponse to dst, if there is one, and says how
+	// many events it holds. more=false means that none is left and that ready will
+	// be called for the next.
+	Fill(dst []byte) (out []byte, events int, more bool)
 	Close()
 }
 
@@ -74,9 +75,9 @@ func (w *watchSession) Recv(msg []byte) error {
 func (w *watchSession) RecvEnd() bool { return false }
 
 func (w *watchSession) Next(out *Out) (Next, error) {
-	b := out.begin()
-	b, more := w.cur.Fill(b)
+	b, events, more := w.cur.Fill(out.begin())
 	out.end(b, headerRoom)
+	out.events = events
 	if len(b) == headerRoom && !more {
 		return NextIdle, nil
 	}
@@ -95,4 +96,8 @@ func OpenHubWatch(hub *watchfanout.Hub) func(watchfanout.StreamOptions) WatchStr
 type hubStream struct{ *watchfanout.Stream }
 
 // Fill implements WatchStream: as few messages as the hub gives, which is one.
-func (h hubStream) Fill(dst []byte) ([]byte, bool) { return h.Stream.Fill(dst, 1, nil) }
+func (h hubStream) Fill(dst []byte) (out []byte, events int, more bool) {
+	before := h.Given()
+	out, more = h.Stream.Fill(dst, 1, nil)
+	return out, int(h.Given() - before), more
+}

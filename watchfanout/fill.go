@@ -104,6 +104,7 @@ func (s *Stream) Fill(dst []byte, maxBytes int, frame FrameFunc) (out []byte, mo
 	s.filled = s.hub.epoch.Load()
 	more, lagging := f.run()
 	lagging = lagging || len(s.cohorts) > 0
+	s.given += f.sent
 	s.mu.Unlock()
 	f.tally.settle(s.hub)
 	if f.sent > 0 {
@@ -114,6 +115,9 @@ func (s *Stream) Fill(dst []byte, maxBytes int, frame FrameFunc) (out []byte, mo
 	}
 	return f.dst, more
 }
+
+// Given returns how many events Fill has given out. Only who calls Fill may ask.
+func (s *Stream) Given() uint64 { return s.given }
 
 func (f *filler) run() (more, lagging bool) {
 	s := f.s

@@ -76,6 +76,7 @@ type Stream struct {
 	ticking  bool // in the ticker's heap
 	closed   bool
 	filled   uint64 // hub.epoch of the last Fill
+	given    uint64 // events that Fill has given out; read by its caller without mu
 
 	unsynced int // cursors that are demoted or catching up; hub.mu
 }

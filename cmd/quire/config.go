@@ -37,6 +37,9 @@ type Config struct {
 	PreVote             bool
 	StrictReconfigCheck bool
 	MaxLearners         int
+	ElectionTickAdvance bool
+	RaftReadTimeout     time.Duration
+	RaftWriteTimeout    time.Duration
 
 	// Clustering
 	AdvertisePeerURLs   urlList

@@ -76,8 +76,12 @@ func help(args []string, out, errOut io.Writer) int {
 // firstPage fits on a screen.
 func (f *flagSet) firstPage(w io.Writer) {
 	fmt.Fprint(w, helpHead)
+	width := 0
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-30s %s\n", strings.TrimSpace(c.name+" "+c.args), c.does)
+		width = max(width, len(c.name+c.args)+1)
+	}
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-*s  %s\n", width, c.name+" "+c.args, c.does)
 	}
 	fmt.Fprint(w, helpTail)
 	for _, name := range common {

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"quire/engine"
+	"quire/raft"
 	"quire/watchfanout"
 )
 
@@ -19,17 +20,16 @@ func (p *publisher) Publish(events []engine.Event, rev int64) {
 	if p.hub == nil {
 		return
 	}
-	for i := range events {
-		if events[i].Delete {
-			p.counts.deletes.Add(1)
-		} else {
-			p.counts.puts.Add(1)
-			p.counts.putBytes.Add(uint64(len(events[i].KV)))
-		}
-	}
 	p.events = appendEvents(p.events[:0], events)
 	p.hub.Publish(p.events, rev)
 	clear(p.events)
+}
+
+// Restored implements engine.Publisher.
+func (p *publisher) Restored(rev int64) {
+	if p.hub != nil {
+		p.hub.Restored(rev)
+	}
 }
 
 // WantsPrev implements engine.Publisher.
@@ -71,9 +71,8 @@ func (h history) Events(dst []watchfanout.Event, from int64, maxBytes int, wantP
 	return appendEvents(dst, evs), next, err
 }
 
-// counts are what the metrics know of the applied operations.
+// counts are what the metrics know of raft's calls.
 type counts struct {
-	puts, deletes, putBytes   atomic.Uint64
 	leaderChanges, slowApplys atomic.Uint64
 }
 
@@ -89,11 +88,33 @@ type stateMachine struct {
 func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interface{ Dropped(error) }) {
 	start := time.Now()
 	s.Engine.Apply(index, term, data, waiters)
-	if took := time.Since(start); took > s.m.cfg.WarnApply {
+	took := time.Since(start)
+	s.m.applies.observe(s.Engine, took)
+	if took > s.m.cfg.WarnApply {
 		s.m.counts.slowApplys.Add(1)
 		s.m.log.Warn("apply request took too long", zap.Duration("took", took), zap.Duration("expected-duration", s.m.cfg.WarnApply),
 			zap.Uint64("index", index), zap.Int("bytes", len(data)))
 	}
+}
+
+// Snapshot implements raft.Snapshotter; Restore is the engine's.
+func (s *stateMachine) Snapshot(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
+	return s.Transfers().Offer(atLeast)
+}
+
+var _ raft.Snapshotter = (*stateMachine)(nil)
+
+// ApplyConfChange implements raft.StateMachine: the transport follows the
+// membership, and a member that is removed leaves.
+func (s *stateMachine) ApplyConfChange(index, term uint64, cc []byte, waiter interface{ Dropped(error) }) []byte {
+	state := s.Engine.ApplyConfChange(index, term, cc, waiter)
+	if state != nil {
+		s.m.syncPeers()
+		if s.Removed(s.m.id) {
+			s.m.leave(leaveDelay)
+		}
+	}
+	return state
 }
 
 // LeaderChanged implements raft.StateMachine.
@@ -102,5 +123,6 @@ func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {
 		s.m.counts.leaderChanges.Add(1)
 	}
 	s.lead = lead
+	s.m.leases.leaderChanged()
 	s.Engine.LeaderChanged(lead, term, isLeader)
 }

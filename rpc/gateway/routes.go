@@ -1,7 +1,5 @@
 package gateway
 
-import "strings"
-
 // routes lists every path of the JSON API and its method. Some methods of the
 // Lease service have a second path, from the time when they were part of KV.
 // RangeStream has none, as in etcd.
@@ -68,12 +66,3 @@ var routes = []struct{ path, method string }{
 
 // Root is what every path of the JSON API begins with.
 const Root = "/v3/"
-
-// legacyRoot was the root before the API was declared stable.
-const legacyRoot = "/v3beta/"
-
-// CurrentPath translates a path under the API's old root; ok tells whether it is one.
-func CurrentPath(path string) (current string, ok bool) {
-	rest, ok := strings.CutPrefix(path, legacyRoot)
-	return Root + rest, ok
-}

@@ -210,6 +210,14 @@ func (s *Server) Exit(t testing.TB) int {
 	return s.process.ProcessState.ExitCode()
 }
 
+// EndedBy is the signal that ended the process, 0 if none did.
+func (s *Server) EndedBy() syscall.Signal {
+	if status, ok := s.process.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return status.Signal()
+	}
+	return 0
+}
+
 func (s *Server) awaitExit(t testing.TB) {
 	t.Helper()
 	select {

@@ -69,26 +69,28 @@ func TestWrongFlagsEndTheProcess(t *testing.T) {
 	tests := []struct {
 		name  string
 		flags []string
+		code  int
 		says  string
 	}{
-		{"unknown flag", []string{"--nope"}, "flag provided but not defined: -nope"},
-		{"number", []string{"--heartbeat-interval=x"}, `invalid value "x" for flag -heartbeat-interval: parse error`},
-		{"negative number", []string{"--max-txn-ops=-1"}, `invalid value "-1" for flag -max-txn-ops: parse error`},
-		{"url", []string{"--listen-client-urls=bad"}, `invalid value "bad" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: bad`},
-		{"choice", []string{"--initial-cluster-state=maybe"}, `invalid value "maybe" for flag -initial-cluster-state`},
-		{"duration", []string{"--watch-progress-notify-interval=1"}, `invalid value "1" for flag -watch-progress-notify-interval`},
-		{"argument that is no flag", []string{"start"}, `start`},
-		{"compaction mode", []string{"--auto-compaction-mode=x"}, "auto-compaction-mode"},
-		{"log level", []string{"--log-level=x"}, `"x"`},
-		{"election timeout too near", []string{"--heartbeat-interval=100", "--election-timeout=200"}, "should be at least as 5 times as"},
-		{"no such file", []string{"--config-file=/nowhere"}, "/nowhere: no such file or directory"},
+		{"unknown flag", []string{"--nope"}, 2, "flag provided but not defined: -nope"},
+		{"flag of the past", []string{"--experimental-initial-corrupt-check"}, 2, "flag provided but not defined: -experimental-initial-corrupt-check"},
+		{"number", []string{"--heartbeat-interval=x"}, 2, `invalid value "x" for flag -heartbeat-interval: parse error`},
+		{"negative number", []string{"--max-txn-ops=-1"}, 2, `invalid value "-1" for flag -max-txn-ops: parse error`},
+		{"url", []string{"--listen-client-urls=bad"}, 2, `invalid value "bad" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: bad`},
+		{"choice", []string{"--initial-cluster-state=maybe"}, 2, `invalid value "maybe" for flag -initial-cluster-state`},
+		{"duration", []string{"--watch-progress-notify-interval=1"}, 2, `invalid value "1" for flag -watch-progress-notify-interval`},
+		{"argument that is no flag", []string{"start"}, 1, `start`},
+		{"compaction mode", []string{"--auto-compaction-mode=x"}, 1, "auto-compaction-mode"},
+		{"log level", []string{"--log-level=x"}, 0 /* upstream panics */, `"x"`},
+		{"election timeout too near", []string{"--heartbeat-interval=100", "--election-timeout=200"}, 1, "should be at least as 5 times as"},
+		{"no such file", []string{"--config-file=/nowhere"}, 1, "/nowhere: no such file or directory"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			code, text, left := refusal(t, tt.flags...)
-			if code == 0 || (harness.IsQuire(t) && code != 1) {
-				t.Errorf("exit code %d", code)
+			if code != tt.code && tt.code != 0 || code == 0 {
+				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
 			if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), tt.says) {
 				t.Errorf("it does not say %q: %.500s", tt.says, text)
@@ -123,7 +125,7 @@ func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 			t.Errorf("it does not name %s: %s", want, text)
 		}
 	}
-	if code != 1 || len(left) > 0 {
+	if code != 2 || len(left) > 0 {
 		t.Errorf("exit code %d, left %v", code, left)
 	}
 }
