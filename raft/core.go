@@ -164,6 +164,11 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 	if c.err != nil {
 		return c.err
 	}
+	if c.cfg.StandAlone {
+		if err := c.standAlone(); err != nil {
+			return err
+		}
+	}
 	c.rn, err = etcdraft.NewRawNode(&etcdraft.Config{
 		ID:                        c.cfg.ID,
 		ElectionTick:              c.cfg.electionTicks(),

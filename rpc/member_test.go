@@ -107,6 +107,8 @@ func (m *realMember) Publish(events []engine.Event, rev int64) {
 }
 
 // WantsPrev implements engine.Publisher.
+func (m *realMember) Restored(rev int64) { m.hub.Restored(rev) }
+
 func (m *realMember) WantsPrev() bool { return m.ready.Load() && m.hub.WantsPrev() }
 
 type realHistory struct{ e *engine.Engine }
@@ -126,10 +128,6 @@ func (h realHistory) Events(dst []watchfanout.Event, from int64, maxBytes int, w
 
 // ownLeases are the leases of a cluster of one: nobody else is asked.
 type ownLeases struct{ *engine.Engine }
-
-func (l ownLeases) LeaseRenew(_ context.Context, id int64) (int64, error) {
-	return l.Engine.LeaseRenew(id)
-}
 
 func (l ownLeases) LeaseTimeToLive(_ context.Context, id int64, withKeys bool) (engine.LeaseInfo, error) {
 	return l.Engine.LeaseTimeToLive(id, withKeys)

@@ -38,8 +38,10 @@ type Config struct {
 	StrictReconfigCheck bool
 	MaxLearners         int
 	ElectionTickAdvance bool
-	RaftReadTimeout     time.Duration
-	RaftWriteTimeout    time.Duration
+	// SnapshotBytesPerSecond is quire's own: what leaves of snapshots for peers.
+	SnapshotBytesPerSecond int64
+	RaftReadTimeout        time.Duration
+	RaftWriteTimeout       time.Duration
 
 	// Clustering
 	AdvertisePeerURLs   urlList
@@ -47,6 +49,7 @@ type Config struct {
 	InitialCluster      string
 	ClusterState        string
 	ClusterToken        string
+	ForceNewCluster     bool
 	DiscoveryFallback   string
 
 	// Security
@@ -96,6 +99,7 @@ type Config struct {
 	ConfigFile  string
 	ShowVersion bool
 	set         map[string]bool // flags that a source has set
+	existing    bool            // the data directory must have been initialised
 }
 
 // etcd's limits and names.

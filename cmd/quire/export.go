@@ -44,6 +44,7 @@ func export(s *subrun) error {
 		return fmt.Errorf("%s holds no data of quire: %w", cfg.DataDir, err)
 	}
 	cfg.settle()
+	cfg.existing = true
 	ctx, cancel := context.WithTimeout(context.Background(), exportWait)
 	defer cancel()
 	m, err := openMember(ctx, cfg, surroundings{log: zap.NewNop(), reg: prometheus.NewRegistry(), offline: true})

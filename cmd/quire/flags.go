@@ -94,8 +94,8 @@ func (f *flagSet) addMember() {
 	f.UintVar(&c.MaxRequestBytes, "max-request-bytes", 3<<19, "bytes permitted in a request")
 	f.Var(uint32Value{&c.MaxStreams}, "max-concurrent-streams", "streams that a client may have open on a connection")
 	f.DurationVar(&c.KeepAliveMinTime, "grpc-keepalive-min-time", 5*time.Second, "shortest interval at which a client may ping")
-	f.DurationVar(&c.KeepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "silence after which a client is pinged (0: never)")
-	f.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "time for the answer to that ping (0: for ever)")
+	f.DurationVar(&c.KeepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "silence after which a client is pinged (0: 2h)")
+	f.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "time for the answer to that ping (0: 20s)")
 	f.BoolVar(&c.ReusePort, "socket-reuse-port", false, "set SO_REUSEPORT on listeners")
 	f.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "set SO_REUSEADDR on listeners")
 	f.Var(&c.Features, "feature-gates", "etcd's feature gates, Name=true|false,...; they are\n    "+gateList())
@@ -219,12 +219,13 @@ func (f *flagSet) addLogging() {
 
 // addOwn adds what etcd does not have.
 func (f *flagSet) addOwn() {
+	f.Int64Var(&f.cfg.SnapshotBytesPerSecond, "snapshot-bytes-per-second", 0, "bytes of snapshots sent to peers per second (0: as fast as it goes)")
 	f.Int64Var(&f.cfg.PageCacheBytes, "page-cache-bytes", 32<<20, "pages of the store kept in memory, in bytes (at least 1 MiB)")
 }
 
 func (f *flagSet) addUnsafe() {
 	f.BoolVar(&f.cfg.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: a power cut loses acknowledged data")
-	f.deny("force-new-cluster", false, "make a cluster of one out of a member's data")
+	f.BoolVar(&f.cfg.ForceNewCluster, "force-new-cluster", false, "make a cluster of one out of a member's data, whatever the other members are")
 }
 
 // nothing registers a flag that is parsed and has no effect yet.

@@ -159,7 +159,7 @@ func (l *leases) renewHere(ctx context.Context, id int64) (int64, error) {
 	if err := l.confirm(ctx); err != nil {
 		return 0, err
 	}
-	ttl, err := l.Engine.LeaseRenew(id)
+	ttl, err := l.Engine.LeaseRenew(ctx, id)
 	if !errors.Is(err, engine.ErrLeaseNotFound) {
 		return ttl, err
 	}
@@ -167,7 +167,7 @@ func (l *leases) renewHere(ctx context.Context, id int64) (int64, error) {
 	if err := l.m.linearize(ctx); err != nil {
 		return 0, err
 	}
-	return l.Engine.LeaseRenew(id)
+	return l.Engine.LeaseRenew(ctx, id)
 }
 
 func (l *leases) infoHere(ctx context.Context, id int64, withKeys bool) (engine.LeaseInfo, error) {

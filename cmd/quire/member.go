@@ -192,6 +192,9 @@ func (m *member) openEngine(ctx context.Context) (err error) {
 		return err
 	}
 	m.engine = nil
+	if m.cfg.existing {
+		return fmt.Errorf("%s holds no data of quire", m.cfg.DataDir)
+	}
 	from, err := m.cfg.bootstrap(ctx, m.log, &remotePeers{m.peerTLS})
 	if err != nil {
 		return err
@@ -255,7 +258,7 @@ func (m *member) openRaft() error {
 		return l, nil
 	}
 	n, err := raft.Open(raft.Config{
-		ID: m.id, ClusterID: m.cid, NewLog: mode,
+		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
 		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: int(m.cfg.SnapshotCatchUp), AdvanceTicks: m.cfg.ElectionTickAdvance,

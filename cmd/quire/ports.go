@@ -19,8 +19,9 @@ import (
 	"quire/rpc"
 )
 
-// httpHeaderWait is how long a client may take to send a request's header.
-const httpHeaderWait = 5 * time.Minute
+// httpHeaderWait is how long a client may take to send a request's header. etcd
+// waits five minutes, which lets a client hold a connection for nothing.
+const httpHeaderWait = 10 * time.Second
 
 // ports are the server's sockets and what serves them.
 type ports struct {

@@ -249,6 +249,9 @@ func (s *Service) mayPromote(id uint64) error {
 // change proposes a membership change, waits until it is applied and returns the
 // members then.
 func (s *Service) change(ctx context.Context, kind, node uint64, m *pb.Member) ([]*pb.Member, error) {
+	if node == 0 {
+		return nil, engine.ErrMemberNotFound
+	}
 	cc, err := engine.EncodeConfChange(engine.ConfChange{Kind: kind, Node: node, Member: m, MaxLearners: s.cfg.MaxLearners})
 	if err != nil {
 		return nil, err
