@@ -38,8 +38,10 @@ type Config struct {
 	StrictReconfigCheck bool
 	MaxLearners         int
 	ElectionTickAdvance bool
-	RaftReadTimeout     time.Duration
-	RaftWriteTimeout    time.Duration
+	// SnapshotBytesPerSecond is quire's own: what leaves of snapshots for peers.
+	SnapshotBytesPerSecond int64
+	RaftReadTimeout        time.Duration
+	RaftWriteTimeout       time.Duration
 
 	// Clustering
 	AdvertisePeerURLs   urlList

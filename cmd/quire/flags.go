@@ -219,6 +219,7 @@ func (f *flagSet) addLogging() {
 
 // addOwn adds what etcd does not have.
 func (f *flagSet) addOwn() {
+	f.Int64Var(&f.cfg.SnapshotBytesPerSecond, "snapshot-bytes-per-second", 0, "bytes of snapshots sent to peers per second (0: as fast as it goes)")
 	f.Int64Var(&f.cfg.PageCacheBytes, "page-cache-bytes", 32<<20, "pages of the store kept in memory, in bytes (at least 1 MiB)")
 }
 

@@ -81,6 +81,7 @@ func (m *member) openTransport() (err error) {
 		Handlers: map[peer.Method]peer.Handler{
 			callLeaseRenew: m.leases.serveRenew, callLeaseTimeToLive: m.leases.serveTimeToLive,
 		},
+		Snapshots: m.engine.Transfers(), SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
 		Raft: (*raftPort)(m), Removed: m.engine.Removed, OnRemoved: func() { m.leave(0) },
 		DialTimeout: time.Second + c.electionTimeout(),
 		ReadTimeout: c.RaftReadTimeout, WriteTimeout: c.RaftWriteTimeout,

@@ -43,7 +43,13 @@ func newNet(t testing.TB) *Net {
 // link opens a proxy in front of an address.
 func (n *Net) link(t testing.TB, to string) *Link {
 	t.Helper()
-	lis, err := net.Listen("tcp", FreePort(t))
+	var lis net.Listener
+	err := net.ErrClosed
+	for range 10 { // a server that a test before has started may still be there
+		if lis, err = net.Listen("tcp", FreePort(t)); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
