@@ -262,6 +262,8 @@ func (j *journal) Publish(evs []Event, _ int64) {
 	}
 }
 
+func (j *journal) Restored(int64) {}
+
 func (j *journal) WantsPrev() bool { return false }
 
 func (j *journal) last() int64 {

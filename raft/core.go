@@ -162,6 +162,11 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 	if c.err != nil {
 		return c.err
 	}
+	if c.cfg.StandAlone {
+		if err := c.standAlone(); err != nil {
+			return err
+		}
+	}
 	c.rn, err = etcdraft.NewRawNode(&etcdraft.Config{
 		ID:                        c.cfg.ID,
 		ElectionTick:              c.cfg.electionTicks(),
@@ -249,18 +254,28 @@ func (c *core) handOver() {
 	}
 }
 
-// transferAway starts to hand leadership to the voter that is furthest ahead.
-func (c *core) transferAway() {
-	var to, match uint64
+// transferAway starts to hand leadership to the voter that is furthest ahead
+// among those that were heard lately, or among all if none was. It returns 0 if
+// there is none or this member does not lead.
+func (c *core) transferAway() (to uint64) {
+	if c.err != nil || !c.lead.isLeader {
+		return 0
+	}
+	var match uint64
+	active := false
 	c.rn.WithProgress(func(id uint64, typ etcdraft.ProgressType, pr tracker.Progress) {
-		if typ == etcdraft.ProgressTypePeer && id != c.cfg.ID && pr.Match >= match {
-			to, match = id, pr.Match
+		if typ != etcdraft.ProgressTypePeer || id == c.cfg.ID || active && !pr.RecentActive {
+			return
+		}
+		if to == 0 || pr.RecentActive && !active || pr.Match >= match {
+			to, match, active = id, pr.Match, pr.RecentActive
 		}
 	})
 	if to != 0 {
 		c.rn.TransferLeader(to)
 		c.drain()
 	}
+	return to
 }
 
 // leavesFirst: a leader does not propose that it ceases to be a voter. It hands

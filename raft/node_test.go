@@ -312,7 +312,7 @@ func TestNoLeaderTimesOut(t *testing.T) {
 		if !errors.Is(w.err, ErrNoLeader) {
 			t.Errorf("got %v", w.err)
 		}
-		if err := <-r.done; !errors.Is(err, ErrTimeout) {
+		if err := <-r.done; !errors.Is(err, ErrNoLeader) {
 			t.Errorf("read got %v", err)
 		}
 		if took := time.Since(begin); took < 7*time.Second || took > 8*time.Second {

@@ -127,6 +127,16 @@ func changeIn(m *raftpb.Message) *raftpb.ConfChangeV2 {
 	return v
 }
 
+// proposeAgain puts batches back that another leader's entries have passed by.
+// They keep their age, so that they end no later than if they had waited.
+func (c *core) proposeAgain() {
+	for i := len(c.under.again) - 1; i >= 0; i-- {
+		c.q.putBack(c.under.again[i])
+	}
+	clear(c.under.again)
+	c.under.again = c.under.again[:0]
+}
+
 // cutConfChange undoes frameConfChange and returns the change both ways.
 func cutConfChange(data []byte) (org origin, v *raftpb.ConfChangeV2, cc []byte, err error) {
 	v = &raftpb.ConfChangeV2{}

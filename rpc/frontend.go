@@ -60,6 +60,9 @@ const (
 	// ever for the first byte; a client that connects in advance and speaks later
 	// is ordinary, one that stays silent this long holds a descriptor for nothing.
 	firstBytesWait = 5 * time.Minute
+	// prefaceWait is how long a client may take for the rest of what it has begun to
+	// say: the HTTP/2 preface here and in grpc-go, the header of a request.
+	prefaceWait = 10 * time.Second
 )
 
 // NewFrontend takes lis over; Close closes it.
@@ -117,7 +120,11 @@ func (f *Frontend) sort(conn net.Conn) {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(firstBytesWait))
-	first, err := peek(conn, prefaceBytes)
+	first, err := peek(conn, prefaceBytes[:1])
+	if err == nil && string(first) == prefaceBytes[:1] {
+		_ = conn.SetReadDeadline(time.Now().Add(prefaceWait))
+		first, err = peek(conn, prefaceBytes)
+	}
 	if !f.leave(conn) || err != nil || conn.SetReadDeadline(time.Time{}) != nil {
 		_ = conn.Close()
 		return

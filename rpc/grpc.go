@@ -47,6 +47,7 @@ func newGRPCServer(s *Server, workers uint32) *grpc.Server {
 	cfg := &s.cfg
 	opts := []grpc.ServerOption{
 		grpc.Creds(connCredentials{}),
+		grpc.ConnectionTimeout(prefaceWait),
 		grpc.ForceServerCodecV2(newCodec(&s.net)),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),

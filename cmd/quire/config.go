@@ -37,6 +37,9 @@ type Config struct {
 	PreVote             bool
 	StrictReconfigCheck bool
 	MaxLearners         int
+	ElectionTickAdvance bool
+	RaftReadTimeout     time.Duration
+	RaftWriteTimeout    time.Duration
 
 	// Clustering
 	AdvertisePeerURLs   urlList
@@ -44,6 +47,7 @@ type Config struct {
 	InitialCluster      string
 	ClusterState        string
 	ClusterToken        string
+	ForceNewCluster     bool
 	DiscoveryFallback   string
 
 	// Security
@@ -93,6 +97,7 @@ type Config struct {
 	ConfigFile  string
 	ShowVersion bool
 	set         map[string]bool // flags that a source has set
+	existing    bool            // the data directory must have been initialised
 }
 
 // etcd's limits and names.

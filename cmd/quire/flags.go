@@ -94,12 +94,12 @@ func (f *flagSet) addMember() {
 	f.UintVar(&c.MaxRequestBytes, "max-request-bytes", 3<<19, "bytes permitted in a request")
 	f.Var(uint32Value{&c.MaxStreams}, "max-concurrent-streams", "streams that a client may have open on a connection")
 	f.DurationVar(&c.KeepAliveMinTime, "grpc-keepalive-min-time", 5*time.Second, "shortest interval at which a client may ping")
-	f.DurationVar(&c.KeepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "silence after which a client is pinged (0: never)")
-	f.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "time for the answer to that ping (0: for ever)")
+	f.DurationVar(&c.KeepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "silence after which a client is pinged (0: 2h)")
+	f.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "time for the answer to that ping (0: 20s)")
 	f.BoolVar(&c.ReusePort, "socket-reuse-port", false, "set SO_REUSEPORT on listeners")
 	f.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "set SO_REUSEADDR on listeners")
 	f.Var(&c.Features, "feature-gates", "etcd's feature gates, Name=true|false,...; they are\n    "+gateList())
-	f.nothing("initial-election-tick-advance", true, "fast-forward the first election")
+	f.BoolVar(&c.ElectionTickAdvance, "initial-election-tick-advance", true, "wait only one heartbeat for a leader at the start")
 	f.nothing("max-snapshots", uint(5), "snapshot files to keep")
 	f.nothing("max-wals", uint(5), "log files to keep")
 	f.BoolVar(&c.LockMemory, "memory-mlock", false, "keep the process's memory from being swapped out")
@@ -107,8 +107,8 @@ func (f *flagSet) addMember() {
 	f.nothing("backend-batch-interval", time.Duration(0), "of etcd's storage engine")
 	f.nothing("backend-batch-limit", 0, "of etcd's storage engine")
 	f.BoolVar(&c.EnableGateway, "enable-grpc-gateway", true, "serve the JSON API (/v3/kv/put and so on) beside gRPC")
-	f.nothing("raft-read-timeout", 5*time.Second, "read timeout of a peer connection")
-	f.nothing("raft-write-timeout", 5*time.Second, "write timeout of a peer connection")
+	f.DurationVar(&c.RaftReadTimeout, "raft-read-timeout", 5*time.Second, "silence after which a peer connection is given up")
+	f.DurationVar(&c.RaftWriteTimeout, "raft-write-timeout", 5*time.Second, "time that a write to a peer may take")
 	f.StringVar(&c.ConfigFile, "config-file", "", "YAML file with all settings; other flags and the environment are then ignored")
 	f.BoolVar(&c.ShowVersion, "version", false, "print the version and exit")
 }
@@ -224,7 +224,7 @@ func (f *flagSet) addOwn() {
 
 func (f *flagSet) addUnsafe() {
 	f.BoolVar(&f.cfg.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: a power cut loses acknowledged data")
-	f.deny("force-new-cluster", false, "make a cluster of one out of a member's data")
+	f.BoolVar(&f.cfg.ForceNewCluster, "force-new-cluster", false, "make a cluster of one out of a member's data, whatever the other members are")
 }
 
 // nothing registers a flag that is parsed and has no effect yet.

@@ -73,6 +73,7 @@ func TestWrongFlagsEndTheProcess(t *testing.T) {
 		says  string
 	}{
 		{"unknown flag", []string{"--nope"}, 2, "flag provided but not defined: -nope"},
+		{"flag of the past", []string{"--experimental-initial-corrupt-check"}, 2, "flag provided but not defined: -experimental-initial-corrupt-check"},
 		{"number", []string{"--heartbeat-interval=x"}, 2, `invalid value "x" for flag -heartbeat-interval: parse error`},
 		{"negative number", []string{"--max-txn-ops=-1"}, 2, `invalid value "-1" for flag -max-txn-ops: parse error`},
 		{"url", []string{"--listen-client-urls=bad"}, 2, `invalid value "bad" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: bad`},

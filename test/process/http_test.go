@@ -1,6 +1,8 @@
 package process
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -236,5 +238,38 @@ func TestDescriptorsRunShort(t *testing.T) {
 	for range 100 {
 		_, err = c.Put(harness.Context(t), "k", "v")
 		check(t, err)
+	}
+}
+
+// TestHalfOpenRequests begins requests and does not go on.
+func TestHalfOpenRequests(t *testing.T) {
+	t.Parallel()
+	if !harness.IsQuire(t) {
+		t.Skip("upstream waits five minutes")
+	}
+	s := newSecure(t)
+	plain := harness.FreePort(t)
+	s.start(t, "--listen-client-urls", "https://"+plain+",http://"+plain, "--advertise-client-urls", "https://"+plain)
+	begun := map[string]net.Conn{}
+	for _, text := range []string{"P", "PRI * HTTP/2.0\r\n", "GET /health HTTP/1.1\r\nHost: x", "POST"} {
+		conn, err := net.Dial("tcp", plain)
+		check(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte(text))
+		check(t, err)
+		begun[text] = conn
+		secured, err := tls.Dial("tcp", plain, s.tls())
+		check(t, err)
+		defer secured.Close()
+		_, err = secured.Write([]byte(text))
+		check(t, err)
+		begun["TLS "+text] = secured
+	}
+	deadline := time.Now().Add(15 * time.Second)
+	for text, conn := range begun {
+		check(t, conn.SetReadDeadline(deadline))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q is still waited for", text)
+		}
 	}
 }

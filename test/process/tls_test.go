@@ -89,7 +89,8 @@ func put(t *testing.T, endpoint string, cfg *tls.Config) error {
 	return err
 }
 
-// TestTLSRefusals asks every kind of listener in every wrong way.
+// TestTLSRefusals asks every kind of listener in every wrong way. A revoked certificate on the gRPC port beside an
+// HTTP port of its own is GHSA-3wh4.
 func TestTLSRefusals(t *testing.T) {
 	t.Parallel()
 	s, other := newSecure(t), harness.NewCA(t, "others")
@@ -440,7 +441,7 @@ func TestWrongTLSSettingsEndTheProcess(t *testing.T) {
 	}
 }
 
-// TestHalfOpenHandshakes leaves thousands of handshakes where they are; others go through.
+// TestHalfOpenHandshakes (GHSA-6vch) leaves thousands of handshakes where they are; others go through.
 func TestHalfOpenHandshakes(t *testing.T) {
 	t.Parallel()
 	s := newSecure(t)

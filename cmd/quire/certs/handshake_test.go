@@ -211,7 +211,7 @@ func TestPlainTextIsRefused(t *testing.T) {
 	}
 }
 
-// TestSilentClientsHoldUpNobody opens many more connections than may be in their
+// TestSilentClientsHoldUpNobody (GHSA-6vch) opens many more connections than may be in their
 // handshake and leaves them there.
 func TestSilentClientsHoldUpNobody(t *testing.T) {
 	a := newAuthority(t, "ours")
