@@ -31,8 +31,9 @@ var errStopped = errors.New("etcdserver: server stopped")
 // applier is the state of the apply goroutine, guarded by Engine.writer.
 type applier struct {
 	e     *Engine
-	rev   int64 // of the last write
-	sub   int64 // next place within the revision being written
+	k     *keyspace // the present one
+	rev   int64     // of the last write
+	sub   int64     // next place within the revision being written
 	index uint64
 	term  uint64
 
@@ -96,7 +97,7 @@ func (e *Engine) Apply(index, term uint64, data []byte, waiters []interface{ Dro
 		dropAll(waiters)
 		return
 	}
-	e.visible.Store(a.rev)
+	a.k.visible.Store(a.rev)
 	if e.opts.Publisher != nil && len(data) == 0 {
 		e.opts.Publisher.Publish(a.events, a.rev)
 	}
@@ -196,7 +197,7 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 		return a.runTxn(body)
 	case OpCompact:
 		return 0, a.runCompact(body)
-	case OpLeaseGrant, OpLeaseRevoke, OpLeaseExpire, OpLeaseCheckpoint:
+	case OpLeaseGrant, OpLeaseRevoke, OpLeaseExpire, OpLeaseCheckpoint, OpLeaseRecord:
 		return 0, a.runLease(kind, body)
 	case OpAlarm:
 		return 0, a.runAlarm(body)
@@ -248,7 +249,7 @@ func (a *applier) checkPut(req *pb.PutRequest) error {
 		return ErrLeaseNotFound
 	}
 	if req.IgnoreValue || req.IgnoreLease {
-		if _, cur, ok := a.e.idx.Find(req.Key); !ok || cur.Tombstone {
+		if _, cur, ok := a.k.idx.Find(req.Key); !ok || cur.Tombstone {
 			return ErrKeyNotFound
 		}
 	}
@@ -258,7 +259,7 @@ func (a *applier) checkPut(req *pb.PutRequest) error {
 // putOne writes one key at the revision being written and appends the body of
 // its PutResponse to dst.
 func (a *applier) putOne(dst []byte, req *pb.PutRequest) []byte {
-	h, cur, ok := a.e.idx.Find(req.Key)
+	h, cur, ok := a.k.idx.Find(req.Key)
 	live := ok && !cur.Tombstone
 	kv := keyValue{key: req.Key, value: req.Value, lease: req.Lease, create: a.rev + 1, mod: a.rev + 1, version: 1, sub: a.sub}
 	if live {
@@ -291,7 +292,7 @@ func (a *applier) putOne(dst []byte, req *pb.PutRequest) []byte {
 
 // deleteOne writes the tombstone of a live key.
 func (a *applier) deleteOne(key []byte) {
-	h, cur, ok := a.e.idx.Find(key)
+	h, cur, ok := a.k.idx.Find(key)
 	if !ok || cur.Tombstone {
 		return
 	}
@@ -310,7 +311,7 @@ func (a *applier) eventPrev(key []byte, cur *index.Version, prev []byte) []byte 
 	if prev == nil || cur.Main <= a.rev {
 		return prev
 	}
-	old, ok := a.e.idx.Get(key, a.rev)
+	old, ok := a.k.idx.Get(key, a.rev)
 	if !ok {
 		return nil
 	}
@@ -321,15 +322,15 @@ func (a *applier) eventPrev(key []byte, cur *index.Version, prev []byte) []byte 
 // lease attachments and the events in step.
 func (a *applier) link(h index.Handle, kv *keyValue, hadLease bool, prev []byte) {
 	a.rec = appendRecord(a.rec[:0], kv)
-	ref, err := a.e.store.Append(a.rec)
+	ref, err := a.k.store.Append(a.rec)
 	if err != nil {
 		a.fail(fmt.Errorf("engine: page store: %w", err))
 		return
 	}
-	a.e.idx.BeginWrite()
-	a.e.idx.Put(h, kv.key, index.Version{Main: kv.mod, Sub: int32(kv.sub), Create: kv.create, Ver: kv.version,
+	a.k.idx.BeginWrite()
+	a.k.idx.Put(h, kv.key, index.Version{Main: kv.mod, Sub: int32(kv.sub), Create: kv.create, Ver: kv.version,
 		Loc: index.Loc(ref), Tombstone: kv.tombstone, HasLease: kv.lease != 0})
-	a.e.idx.EndWrite()
+	a.k.idx.EndWrite()
 	if kv.lease != 0 {
 		a.e.lessor.attach(kv.key, kv.lease)
 	} else if hadLease {
@@ -347,7 +348,7 @@ func (a *applier) link(h index.Handle, kv *keyValue, hadLease bool, prev []byte)
 // read returns the KeyValue bytes at loc. A record that the index names must be
 // readable: anything else is a broken store, and the engine stops.
 func (a *applier) read(loc index.Loc) []byte {
-	rec, err := a.e.store.Read(pagestore.Ref(loc))
+	rec, err := a.k.store.Read(pagestore.Ref(loc))
 	if err != nil {
 		a.fail(fmt.Errorf("engine: page store: %w", err))
 		return nil
@@ -375,7 +376,7 @@ func (a *applier) deleteRange(dst []byte, req *pb.DeleteRangeRequest) []byte {
 	var keys [][]byte
 	var prevs []byte
 	deleted := int64(0)
-	a.e.eachAt(s, a.readRev(), 0, func(hit *index.Hit) bool {
+	a.k.eachAt(s, a.readRev(), 0, func(hit *index.Hit) bool {
 		kv := a.read(hit.Loc)
 		if kv == nil {
 			return false
@@ -409,14 +410,14 @@ func (a *applier) runCompact(body []byte) error {
 		return err
 	}
 	switch {
-	case req.Revision <= a.e.compactRev.Load():
+	case req.Revision <= a.k.compactRev.Load():
 		return ErrCompacted
 	case req.Revision > a.rev:
 		return ErrFutureRev
 	}
 	// The entry's earlier writes are not visible yet, but a reader that starts
 	// now must already be refused.
-	a.e.compactRev.Store(req.Revision)
+	a.k.compactRev.Store(req.Revision)
 	a.e.compactor.start(a.e, req.Revision)
 	return nil
 }

@@ -103,6 +103,7 @@ func BenchmarkPutWatched(b *testing.B) {
 type discard struct{}
 
 func (discard) Publish([]Event, int64) {}
+func (discard) Restored(int64)         {}
 func (discard) WantsPrev() bool        { return true }
 
 // BenchmarkTxn is Kubernetes' create: compare, put, and a range in the other

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,8 +23,9 @@ const checkpointIdle = 60 * time.Second
 // checkpointer owns the checkpoint goroutine's wake-ups.
 type checkpointer struct {
 	wake chan struct{}
-	one  sync.Mutex // one checkpoint at a time
-	last int64      // Options.Now of the last one; guarded by Engine.writer
+	roll atomic.Bool // the next one is for a peer: it ends the open segments
+	one  sync.Mutex  // one checkpoint at a time
+	last int64       // Options.Now of the last one; guarded by Engine.writer
 }
 
 func (c *checkpointer) init(e *Engine) {
@@ -77,7 +79,11 @@ func (e *Engine) checkpointLoop() {
 // Checkpoint makes everything applied so far durable in the page store and then
 // tells Options.OnCheckpoint. pagestore.ErrNoSpace leaves the last checkpoint in
 // force; any other error is final.
-func (e *Engine) Checkpoint() error {
+func (e *Engine) Checkpoint() error { return e.makeCheckpoint(false) }
+
+// makeCheckpoint is Checkpoint. It is the last one if nothing will be applied and
+// no lease renewed by this process any more.
+func (e *Engine) makeCheckpoint(last bool) error {
 	e.checkpoint.one.Lock()
 	defer e.checkpoint.one.Unlock()
 	began := time.Now()
@@ -86,8 +92,13 @@ func (e *Engine) Checkpoint() error {
 		e.writer.Unlock()
 		return err
 	}
+	k := e.ap.k
+	if e.checkpoint.roll.Swap(false) {
+		k.store.Roll()
+	}
 	m, st := e.cutLocked()
-	cut, err := e.store.Cut(m.encode(), func(w io.Writer) error { return st.writeTo(w) })
+	st.leases.clock = last && len(st.members) == 1
+	cut, err := k.store.Cut(m.encode(), func(w io.Writer) error { return st.writeTo(w) })
 	e.ap.entries, e.ap.bytes, e.ap.logged, e.checkpoint.last = 0, 0, 0, e.opts.Now()
 	e.writer.Unlock()
 	if err == nil {
@@ -98,6 +109,7 @@ func (e *Engine) Checkpoint() error {
 		return err
 	}
 	e.timed(TimedCheckpoint, began)
+	e.log.Info("saved snapshot", zap.Uint64("snapshot-index", m.applied))
 	if e.opts.OnCheckpoint != nil {
 		e.opts.OnCheckpoint(m.applied)
 	}
@@ -108,11 +120,11 @@ func (e *Engine) Checkpoint() error {
 // checkpointer.one, for there is one walk over the leases at a time, and writer;
 // it must thaw the leases.
 func (e *Engine) cutLocked() (meta, stateSnapshot) {
-	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: e.compactRev.Load(),
+	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: e.ap.k.compactRev.Load(),
 		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState()}
 	return m, stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
 		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(),
-		downgrade: e.cluster.downgradeTarget(), graves: e.gravePlaces(), auth: e.auth.State()}
+		downgrade: e.cluster.downgradeTarget(), graves: e.ap.k.gravePlaces(), auth: e.auth.State()}
 }
 
 // onNoSpace is told by the page store that its disk is full (err) or has room
@@ -126,7 +138,23 @@ func (e *Engine) onNoSpace(err error) {
 	if e.opts.Propose == nil {
 		return
 	}
-	go e.raiseNoSpace()
+	select {
+	case e.full <- struct{}{}:
+	default: // it is being raised
+	}
+}
+
+// alarmLoop raises the alarm: the page store, which tells of the full disk, must
+// not wait for consensus.
+func (e *Engine) alarmLoop() {
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.full:
+			e.raiseNoSpace()
+		}
+	}
 }
 
 func (e *Engine) raiseNoSpace() {

@@ -39,6 +39,14 @@ func (c *cluster) restoreRemoved(id uint64) {
 	c.mu.Unlock()
 }
 
+// replace takes over the membership of another cluster, which is not used any more.
+func (c *cluster) replace(other *cluster) {
+	c.mu.Lock()
+	c.mu.members, c.mu.removed = other.mu.members, other.mu.removed
+	c.mu.version, c.mu.downgrade = other.mu.version, other.mu.downgrade
+	c.mu.Unlock()
+}
+
 func (c *cluster) setVersion(v string) {
 	c.mu.Lock()
 	c.mu.version = v
@@ -73,6 +81,12 @@ func (c *cluster) list() []*pb.Member {
 	c.mu.RUnlock()
 	sort.Slice(ms, func(i, j int) bool { return ms[i].ID < ms[j].ID })
 	return ms
+}
+
+func (c *cluster) wasRemoved(id uint64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.removed[id]
 }
 
 func (c *cluster) removedIDs() []uint64 {
@@ -208,6 +222,13 @@ func newAlarmSet() *alarmSet {
 	a := new(alarmSet)
 	a.mu.raised = make(map[alarmKey]bool)
 	return a
+}
+
+// replace takes over the alarms of another set, which is not used any more.
+func (a *alarmSet) replace(other *alarmSet) {
+	a.mu.Lock()
+	a.mu.raised = other.mu.raised
+	a.mu.Unlock()
 }
 
 // set raises an alarm and reports whether it was not raised before.

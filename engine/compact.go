@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -55,9 +56,25 @@ func (c *compactor) changed() {
 
 func (c *compactor) finished(rev int64) {
 	c.mu.Lock()
-	c.mu.removed = rev
+	c.mu.removed = max(c.mu.removed, rev)
 	c.changed()
 	c.mu.Unlock()
+}
+
+// restored notes that a snapshot has come in which everything up to its compact
+// revision is removed.
+func (c *compactor) restored(rev int64) {
+	c.mu.Lock()
+	c.mu.target = rev
+	c.mu.Unlock()
+	c.finished(rev)
+}
+
+// isDone tells whether the removal has gone to rev.
+func (c *compactor) isDone(rev int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.removed >= rev
 }
 
 // pin returns when no removal is under way, and holds the next one back until
@@ -154,17 +171,23 @@ func (e *Engine) compactLoop() {
 }
 
 // compactTo removes what revision rev has superseded; false when the engine
-// stops meanwhile.
+// stops meanwhile. A snapshot that takes the keyspace's place ends it.
 func (e *Engine) compactTo(rev int64) bool {
 	if e.compactor.begin(e.ctx) != nil {
 		return false
 	}
 	defer e.compactor.end()
+	e.hashBefore(rev)
 	began := time.Now()
 	e.writer.Lock()
-	e.idx.BeginWrite()
-	e.idx.CompactTo(rev)
-	e.idx.EndWrite()
+	k := e.ap.k
+	if e.compactor.isDone(rev) { // it came with a snapshot
+		e.writer.Unlock()
+		return true
+	}
+	k.idx.BeginWrite()
+	k.idx.CompactTo(rev)
+	k.idx.EndWrite()
 	e.writer.Unlock()
 	e.timed(TimedCompactionMark, began)
 	n := 0
@@ -172,9 +195,13 @@ func (e *Engine) compactTo(rev int64) bool {
 	for done := false; !done; {
 		step := time.Now()
 		e.writer.Lock()
-		e.idx.BeginWrite()
-		freed, done = e.idx.CompactStep(freed[:0], e.opts.CompactionBatch)
-		e.idx.EndWrite()
+		if !e.isPresent(k) {
+			e.writer.Unlock()
+			return true
+		}
+		k.idx.BeginWrite()
+		freed, done = k.idx.CompactStep(freed[:0], e.opts.CompactionBatch)
+		k.idx.EndWrite()
 		err := e.bury(freed)
 		e.writer.Unlock()
 		e.timed(TimedCompactionStep, step)
@@ -197,10 +224,23 @@ func (e *Engine) compactTo(rev int64) bool {
 	e.tally.compacted(n)
 	e.compactor.finished(rev)
 	e.timed(TimedCompaction, began)
-	total, inUse := e.store.Size()
+	total, inUse := k.store.Size()
 	e.log.Info("finished scheduled compaction", zap.Int64("compact-revision", rev), zap.Duration("took", time.Since(began)),
 		zap.Int("number-of-keys-compacted", n), zap.Int64("current-db-size-bytes", total), zap.Int64("current-db-size-in-use-bytes", inUse))
 	return true
+}
+
+// hashBefore lets the present keyspace take the hash that etcd takes, unless a
+// snapshot has brought this compaction already.
+func (e *Engine) hashBefore(rev int64) {
+	k := e.hold()
+	defer k.work.RUnlock()
+	e.compactor.mu.Lock()
+	removed := e.compactor.mu.removed
+	e.compactor.mu.Unlock()
+	if removed < rev {
+		k.hashBefore(rev, removed)
+	}
 }
 
 // reclaimPeriod is how often sparse segments are looked for.
@@ -208,8 +248,9 @@ const reclaimPeriod = 5 * time.Second
 
 func (e *Engine) reclaimLoop() {
 	e.every(reclaimPeriod, func() {
+		e.transfers.tidy()
 		began := time.Now()
-		n, err := e.store.Reclaim(e.ctx, pagestore.Budget{BytesPerSecond: e.opts.ReclaimBytesPerSecond}, (*reclaimOwner)(e))
+		n, err := e.reclaim(e.ctx, pagestore.Budget{BytesPerSecond: e.opts.ReclaimBytesPerSecond})
 		if err != nil && e.ctx.Err() == nil {
 			e.log.Warn("reclaim stopped", zap.Error(err))
 		}
@@ -218,6 +259,17 @@ func (e *Engine) reclaimLoop() {
 			e.checkpoint.kick() // the files go with the next checkpoint
 		}
 	})
+}
+
+// reclaim empties sparse segments of the present keyspace.
+func (e *Engine) reclaim(ctx context.Context, budget pagestore.Budget) (int64, error) {
+	k := e.hold()
+	defer k.work.RUnlock()
+	n, err := k.store.Reclaim(ctx, budget, &reclaimOwner{e, k})
+	if errors.Is(err, pagestore.ErrClosed) {
+		return n, nil // a snapshot has taken its place
+	}
+	return n, err
 }
 
 // every calls fn once a period until the engine stops.
@@ -239,13 +291,13 @@ func (e *Engine) every(period time.Duration, fn func()) {
 func (e *Engine) Defragment(ctx context.Context) error {
 	defer e.timed(TimedDefragment, time.Now())
 	e.writer.Lock()
-	e.store.Roll()
+	e.ap.k.store.Roll()
 	e.writer.Unlock()
 	if err := e.Checkpoint(); err != nil {
 		return err
 	}
 	began := time.Now()
-	if _, err := e.store.Reclaim(ctx, pagestore.Budget{Below: 0.95}, (*reclaimOwner)(e)); err != nil {
+	if _, err := e.reclaim(ctx, pagestore.Budget{Below: 0.95}); err != nil {
 		return err
 	}
 	e.timed(TimedReclaim, began)
@@ -254,7 +306,10 @@ func (e *Engine) Defragment(ctx context.Context) error {
 
 // reclaimOwner answers the page store's questions about records while it copies
 // the live ones out of a sparse segment.
-type reclaimOwner Engine
+type reclaimOwner struct {
+	e *Engine
+	k *keyspace
+}
 
 // Live implements pagestore.ReclaimOwner.
 func (o *reclaimOwner) Live(batch []pagestore.Candidate) {
@@ -262,40 +317,40 @@ func (o *reclaimOwner) Live(batch []pagestore.Candidate) {
 	for i := range batch {
 		c := &batch[i]
 		if isGrave(c.Hint) {
-			o.writer.Lock()
-			c.Live = (*Engine)(o).needed(c.Ref)
-			o.writer.Unlock()
+			o.e.writer.Lock()
+			c.Live = o.k.needed(c.Ref)
+			o.e.writer.Unlock()
 			continue
 		}
 		if err := decodeHint(c.Hint, &kv); err != nil {
 			c.Live = true // never drop what cannot be judged
 			continue
 		}
-		c.Live = o.idx.Holds(relocation(&kv, c))
+		c.Live = o.k.idx.Holds(relocation(&kv, c))
 	}
 }
 
 // Moved implements pagestore.ReclaimOwner.
 func (o *reclaimOwner) Moved(batch []pagestore.Candidate) {
 	var kv keyValue
-	o.writer.Lock()
-	o.idx.BeginWrite()
+	o.e.writer.Lock()
+	o.k.idx.BeginWrite()
 	for i := range batch {
 		c := &batch[i]
 		if isGrave(c.Hint) {
 			var g grave
-			if g, c.Live = o.graves[c.Ref]; c.Live {
-				delete(o.graves, c.Ref)
+			if g, c.Live = o.k.graves[c.Ref]; c.Live {
+				delete(o.k.graves, c.Ref)
 				g.before = c.Ref
-				o.graves[c.New] = g
+				o.k.graves[c.New] = g
 			}
 			continue
 		}
 		c.Live = decodeHint(c.Hint, &kv) == nil &&
-			o.idx.Relocate(relocation(&kv, c))
+			o.k.idx.Relocate(relocation(&kv, c))
 	}
-	o.idx.EndWrite()
-	o.writer.Unlock()
+	o.k.idx.EndWrite()
+	o.e.writer.Unlock()
 }
 
 func relocation(kv *keyValue, c *pagestore.Candidate) index.Relocation {
@@ -303,8 +358,17 @@ func relocation(kv *keyValue, c *pagestore.Candidate) index.Relocation {
 }
 
 // RunPending does the background work that is due, on the calling goroutine: a
-// simulation steps an engine that was never started.
+// simulation steps an engine that was never started. It does not wait for what it
+// proposes.
 func (e *Engine) RunPending() error {
+	expire, _ := e.dueExpiry()
+	e.propose(expire)
+	e.proposeRecord()
+	select {
+	case <-e.full:
+		e.raiseNoSpace()
+	default:
+	}
 	select {
 	case <-e.compactor.wake:
 		e.compactor.mu.Lock()
@@ -313,7 +377,15 @@ func (e *Engine) RunPending() error {
 		e.compactTo(rev)
 	default:
 	}
-	_, err := e.store.Reclaim(e.ctx, pagestore.Budget{}, (*reclaimOwner)(e))
+	e.transfers.tidy()
+	select {
+	case <-e.checkpoint.wake:
+		if err := e.Checkpoint(); err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+			return err
+		}
+	default:
+	}
+	_, err := e.reclaim(e.ctx, pagestore.Budget{})
 	return err
 }
 
@@ -328,7 +400,9 @@ const (
 // an error; it is never served, because every read verifies again.
 func (e *Engine) scrubLoop() {
 	e.every(scrubPeriod, func() {
-		if _, err := e.store.Scrub(scrubBytes); err != nil && e.ctx.Err() == nil {
+		k := e.hold()
+		defer k.work.RUnlock()
+		if _, err := k.store.Scrub(scrubBytes); err != nil && e.ctx.Err() == nil {
 			e.log.Error("the store is damaged", zap.Error(err))
 		}
 	})

@@ -25,12 +25,16 @@
 // Who may do what is checked with package engine/auth when an operation is
 // applied (permit.go); readers check before and after reading.
 //
+// What readers read is a keyspace: store, index and those two atomics. Engine.read
+// gives the present one with a Pin, Engine.hold gives it for background work.
+// Restore replaces it under writer; it is closed when nobody is left in it.
+//
 // Lock order: Engine.writer, then index, lessor, cluster, alarmSet, the auth
 // store; the last five never nest. No lock is held across disk reads except writer, when an
 // operation needs a previous value that is not cached.
 //
 // Goroutines, started by Start and awaited by Close: compactLoop,
-// checkpointLoop, reclaimLoop, scrubLoop, leaseLoop. Each has at most one thing pending.
+// checkpointLoop, reclaimLoop, scrubLoop, leaseLoop, alarmLoop. Each has at most one thing pending.
 //
 // # Invariants
 //
@@ -42,6 +46,10 @@
 // entry of another term drops it. The revision counter is stored in every
 // checkpoint, never derived from what compaction left.
 //
+// A checkpoint says of a lease what the log knows, not what a leader's clock
+// says: renewals are not in the log, and a lease that went on with the time left
+// before one would end early.
+//
 // # Durability
 //
 // The durable state is the newest checkpoint (pages, meta, state blob) plus the
@@ -49,9 +57,24 @@
 // the page store, and replaying the log makes it again; so no order between
 // page writes and log writes is needed. state.go holds the formats.
 //
+// # Snapshots
+//
+// A peer that needs more than the log has is given a checkpoint: files that are
+// held open for it (Transfers, pagestore.Export). It fetches them into a directory
+// beside its store (Stage) and takes that over in order with Apply (Restore): what
+// is replicated is replaced as a whole, what is this member's own stays. A snapshot
+// is a later state of the same history, so whoever looks again in the new keyspace
+// finds what was there and more, but for what has been compacted.
+//
+// Restore is durable when one file has been renamed (pagestore/doc.go). Before
+// that the log has an intent with the same index, and the start after a crash
+// accepts either state (raft/doc.go, Recovery).
+//
 // # Failure
 //
 // A page store that cannot append or read a record that the index names is
 // broken: the engine answers nothing more and calls Options.OnFatal. A full
-// disk raises NOSPACE through the log while records wait in memory.
+// disk raises NOSPACE through the log while records wait in memory. A snapshot
+// that cannot be received is an error of the transfer and changes nothing, also if
+// the reason is this member's own disk; one that cannot be taken over is final.
 package engine

@@ -13,7 +13,6 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/disk"
 	"quire/engine/auth"
-	"quire/index"
 	"quire/pagestore"
 )
 
@@ -128,6 +127,8 @@ const (
 	TimedCompactionStep // one hold of the writer lock
 	TimedCompactionMark // finding what a compaction makes superfluous
 	TimedReclaim        // a pass over sparse segments that found one, or of Defragment
+	TimedReceive        // a peer's snapshot, until it is durable here
+	TimedInstall        // of a received snapshot, while nothing is applied
 	TimedSnapshot       // from the wait for a running compaction to the finished file
 )
 
@@ -142,35 +143,30 @@ type Engine struct {
 	opts  Options
 	tally tally
 	log   *zap.Logger
-	store *pagestore.Store
-	idx   *index.Index
+
+	// present is replaced under writer, when a snapshot is taken over.
+	present atomic.Pointer[keyspace]
 
 	lessor  *lessor
 	alarms  *alarmSet
 	cluster *cluster
 
-	// visible is the newest revision that readers may be given; every write of
-	// it and of everything before is applied as a whole.
-	visible atomic.Int64
-	// compactRev: revisions below it are gone. It is raised before anything is
-	// removed, so a reader that still sees it at or below its revision at the
-	// end has read a whole snapshot.
-	compactRev atomic.Int64
-	applied    atomic.Uint64
-	term       atomic.Uint64
+	applied atomic.Uint64
+	term    atomic.Uint64
 
 	// writer excludes apply, compaction steps and relocation from each other;
 	// holds are bounded by one log entry or one step.
 	writer sync.Mutex
-	ap     applier // guarded by writer
-	// graves name what compaction removed and reclaim has not; guarded by writer.
-	graves map[pagestore.Ref]grave
+	ap     applier     // guarded by writer
 	auth   *auth.Store // changed under writer
 
 	compactor  compactor
 	checkpoint checkpointer
 	snapshots  snapshots
 	leader     leadership
+	home       *pagestore.Home
+	full       chan struct{} // the disk is, and the alarm is to be raised
+	transfers  *Transfers
 
 	wg     sync.WaitGroup
 	ctx    context.Context
@@ -181,40 +177,62 @@ type Engine struct {
 // Open recovers the engine from fsys, or bootstraps an empty one.
 func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	opts.setDefaults()
-	e := &Engine{opts: opts, log: opts.Logger, idx: index.New(), alarms: newAlarmSet(), cluster: newCluster(), graves: map[pagestore.Ref]grave{}}
-	e.lessor = newLessor(opts.MinLeaseTTL, opts.Now)
-	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if !opts.Importing {
 		if err := checkMark(fsys); err != nil {
 			return nil, err
 		}
 	}
-	if err := e.snapshots.init(opts.SnapshotDir); err != nil {
-		return nil, err
-	}
-	po := opts.Pages
-	po.Hint = hintOf
-	po.OnFatal = e.die
-	po.OnNoSpace = e.onNoSpace
-	store, cp, err := pagestore.Open(fsys, po)
+	home, err := pagestore.OpenHome(fsys)
 	if err != nil {
 		return nil, err
 	}
-	e.store = store
-	if err := e.recover(cp); err != nil {
-		return nil, errors.Join(err, store.Close())
+	e := newEngine(opts)
+	e.home, e.transfers = home, newTransfers(e)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if err := e.snapshots.init(opts.SnapshotDir); err != nil {
+		return nil, err
 	}
-	e.ap.e = e
-	e.compactor.init()
+	if err := e.openStore(home.Store(), e); err != nil {
+		return nil, err
+	}
 	e.checkpoint.init(e)
+	e.transfers.tidy()
 	return e, nil
+}
+
+// newEngine is an engine without a store.
+func newEngine(opts Options) *Engine {
+	e := &Engine{opts: opts, log: opts.Logger, alarms: newAlarmSet(), cluster: newCluster(), lessor: newLessor(opts.MinLeaseTTL, opts.Now)}
+	e.ap.e = e
+	e.full = make(chan struct{}, 1)
+	e.compactor.init()
+	return e
+}
+
+// openStore restores the newest checkpoint of a store. The store will report to
+// owner.
+func (e *Engine) openStore(dir disk.FS, owner *Engine) error {
+	po := e.opts.Pages
+	po.Hint = hintOf
+	po.OnFatal = owner.die
+	po.OnNoSpace = owner.onNoSpace
+	store, cp, err := pagestore.Open(dir, po)
+	if err != nil {
+		return err
+	}
+	e.ap.k = newKeyspace(store)
+	e.present.Store(e.ap.k)
+	if err := e.recover(cp); err != nil {
+		return errors.Join(err, store.Close())
+	}
+	return nil
 }
 
 // recover restores the state of checkpoint cp; nil means a fresh store.
 func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	if cp == nil {
-		e.visible.Store(1)
-		e.compactRev.Store(neverCompacted)
+		e.ap.k.visible.Store(1)
+		e.ap.k.compactRev.Store(neverCompacted)
 		e.compactor.mu.removed = neverCompacted
 		e.ap.rev = 1
 		for _, m := range e.opts.Members {
@@ -240,8 +258,8 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	if err := e.readState(cp.State); err != nil {
 		return err
 	}
-	e.visible.Store(m.rev)
-	e.compactRev.Store(m.compactRev)
+	e.ap.k.visible.Store(m.rev)
+	e.ap.k.compactRev.Store(m.compactRev)
 	e.applied.Store(m.applied)
 	e.term.Store(m.term)
 	e.ap.rev = m.rev
@@ -251,7 +269,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 // Start runs the background work: compaction, checkpoints, reclaim, scrubbing,
 // lease expiry.
 func (e *Engine) Start() {
-	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop, e.scrubLoop} {
+	for _, loop := range []func(){e.compactLoop, e.checkpointLoop, e.reclaimLoop, e.leaseLoop, e.scrubLoop, e.alarmLoop} {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()
@@ -265,8 +283,8 @@ func (e *Engine) Start() {
 func (e *Engine) Close() error {
 	e.cancel()
 	e.wg.Wait()
-	err := e.Checkpoint()
-	return errors.Join(err, e.store.Close())
+	err := e.makeCheckpoint(true)
+	return errors.Join(err, e.closeStores())
 }
 
 // Abandon stops the background work and closes the store without a checkpoint:
@@ -274,7 +292,12 @@ func (e *Engine) Close() error {
 func (e *Engine) Abandon() error {
 	e.cancel()
 	e.wg.Wait()
-	return e.store.Close()
+	return e.closeStores()
+}
+
+func (e *Engine) closeStores() error {
+	e.transfers.close()
+	return e.keys().store.Close()
 }
 
 // die reports an error after which nothing may be acknowledged.
@@ -283,10 +306,10 @@ func (e *Engine) die(err error) {
 }
 
 // Revision returns the newest revision that readers see.
-func (e *Engine) Revision() int64 { return e.visible.Load() }
+func (e *Engine) Revision() int64 { return e.keys().visible.Load() }
 
 // CompactRevision returns the last compacted revision, -1 if there was none.
-func (e *Engine) CompactRevision() int64 { return e.compactRev.Load() }
+func (e *Engine) CompactRevision() int64 { return e.keys().compactRev.Load() }
 
 // AppliedIndex returns the log index of the last applied entry.
 func (e *Engine) AppliedIndex() uint64 { return e.applied.Load() }
@@ -302,6 +325,10 @@ func (e *Engine) MemberID() uint64 { return e.opts.MemberID }
 
 // Members returns the members by ID; they must not be changed.
 func (e *Engine) Members() []*pb.Member { return e.cluster.list() }
+
+// Removed reports whether a member was removed from the cluster; its ID never
+// comes back.
+func (e *Engine) Removed(id uint64) bool { return e.cluster.wasRemoved(id) }
 
 // ConfState returns raftpb.ConfState wire bytes of the present membership.
 func (e *Engine) ConfState() []byte { return e.cluster.confState() }
@@ -331,14 +358,14 @@ func (e *Engine) Alarms() []*pb.AlarmMember { return e.alarms.list(pb.AlarmType_
 func (e *Engine) HasAlarm(t pb.AlarmType) bool { return e.alarms.has(t) }
 
 // DBSize returns the bytes of the page store's files and how many of them are live.
-func (e *Engine) DBSize() (total, inUse int64) { return e.store.Size() }
+func (e *Engine) DBSize() (total, inUse int64) { return e.keys().store.Size() }
 
 // Quota returns the size bound in bytes; negative: none.
 func (e *Engine) Quota() int64 { return e.opts.QuotaBytes }
 
 // QuotaExceeded reports whether a write of cost bytes would pass the quota.
 func (e *Engine) QuotaExceeded(cost int) bool {
-	total, _ := e.store.Size()
+	total, _ := e.keys().store.Size()
 	return e.opts.QuotaBytes > 0 && cost > 0 && total+int64(cost) >= e.opts.QuotaBytes
 }
 

@@ -11,7 +11,8 @@ const historyRevs = 128
 
 // Bounds returns the compact revision and the newest revision.
 func (e *Engine) Bounds() (compactRev, rev int64) {
-	return e.compactRev.Load(), e.visible.Load()
+	k := e.keys()
+	return k.compactRev.Load(), k.visible.Load()
 }
 
 // Events appends the events of whole revisions from the revision from on, until
@@ -19,14 +20,14 @@ func (e *Engine) Bounds() (compactRev, rev int64) {
 // there is any. next is the first revision not returned. ErrCompacted if from
 // lies below the compact revision.
 func (e *Engine) Events(dst []Event, from int64, maxBytes int, wantPrev bool) (evs []Event, next int64, err error) {
-	pin := e.store.Pin()
+	k, pin := e.read()
 	defer pin.Release()
-	rev := e.visible.Load()
+	rev := k.visible.Load()
 	start := len(dst)
 	bytes := 0
 	var buf []index.Event
 	for next = from; next <= rev && (bytes < maxBytes || len(dst) == start); {
-		buf, next, err = e.idx.Events(buf[:0], next, rev, historyRevs)
+		buf, next, err = k.idx.Events(buf[:0], next, rev, historyRevs)
 		if err != nil {
 			return dst[:start], from, ErrCompacted
 		}
@@ -36,7 +37,7 @@ func (e *Engine) Events(dst []Event, from int64, maxBytes int, wantPrev bool) (e
 				break
 			}
 			var n int
-			if dst, n, err = e.appendEvent(dst, &buf[i], wantPrev); err != nil {
+			if dst, n, err = k.appendEvent(dst, &buf[i], wantPrev); err != nil {
 				return dst[:start], from, err
 			}
 			bytes += n
@@ -46,21 +47,21 @@ func (e *Engine) Events(dst []Event, from int64, maxBytes int, wantPrev bool) (e
 		}
 	}
 	// A compaction may have taken previous values, or revisions, meanwhile.
-	if e.compactRev.Load() > from {
+	if k.compactRev.Load() > from {
 		return dst[:start], from, ErrCompacted
 	}
 	return dst, next, nil
 }
 
-func (e *Engine) appendEvent(dst []Event, ev *index.Event, wantPrev bool) ([]Event, int, error) {
-	rec, err := e.store.Read(pagestore.Ref(ev.Loc))
+func (k *keyspace) appendEvent(dst []Event, ev *index.Event, wantPrev bool) ([]Event, int, error) {
+	rec, err := k.store.Read(pagestore.Ref(ev.Loc))
 	if err != nil {
 		return dst, 0, err
 	}
 	kv := wireKV(rec)
 	out := Event{Main: ev.Main, Sub: ev.Sub, Delete: ev.Tombstone, Created: ev.Created, Key: keyOf(kv), KV: kv}
 	if wantPrev && ev.PrevLoc != 0 {
-		prev, err := e.store.Read(pagestore.Ref(ev.PrevLoc))
+		prev, err := k.store.Read(pagestore.Ref(ev.PrevLoc))
 		if err != nil {
 			return dst, 0, err
 		}
@@ -70,7 +71,7 @@ func (e *Engine) appendEvent(dst []Event, ev *index.Event, wantPrev bool) ([]Eve
 			return dst, 0, err
 		}
 		if d.mod == ev.Main { // written twice in one transaction
-			if out.Prev, err = e.valueAt(out.Key, ev.Main-1); err != nil {
+			if out.Prev, err = k.valueAt(out.Key, ev.Main-1); err != nil {
 				return dst, 0, err
 			}
 		}
@@ -79,12 +80,12 @@ func (e *Engine) appendEvent(dst []Event, ev *index.Event, wantPrev bool) ([]Eve
 }
 
 // valueAt returns the KeyValue of key as of a revision, nil if there is none.
-func (e *Engine) valueAt(key []byte, rev int64) ([]byte, error) {
-	v, ok := e.idx.Get(key, rev)
+func (k *keyspace) valueAt(key []byte, rev int64) ([]byte, error) {
+	v, ok := k.idx.Get(key, rev)
 	if !ok {
 		return nil, nil
 	}
-	rec, err := e.store.Read(pagestore.Ref(v.Loc))
+	rec, err := k.store.Read(pagestore.Ref(v.Loc))
 	if err != nil {
 		return nil, err
 	}

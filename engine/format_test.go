@@ -8,7 +8,6 @@ import (
 
 	"quire/engine/auth"
 	"quire/index"
-	"quire/pagestore"
 
 	pb "quire/api/etcdserverpb"
 )
@@ -67,7 +66,7 @@ func TestOtherVersionIsRefused(t *testing.T) {
 // newDecoder is an engine that can only read a state blob.
 func newDecoder() *Engine {
 	return &Engine{lessor: newLessor(2, func() int64 { return 0 }), alarms: newAlarmSet(), cluster: newCluster(),
-		graves: map[pagestore.Ref]grave{}}
+		ap: applier{k: newKeyspace(nil)}}
 }
 
 func TestStateRoundTrip(t *testing.T) {
@@ -92,7 +91,7 @@ func TestStateRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if in := d.lessor.info(5, false); in.GrantedTTL != 60 || !d.alarms.has(pb.AlarmType_NOSPACE) || len(d.cluster.list()) != 1 ||
-		len(d.cluster.removedIDs()) != 1 || d.cluster.clusterVersion() != "3.7.0" || d.cluster.downgradeTarget() != "3.6.0" || len(d.graves) != 1 {
+		len(d.cluster.removedIDs()) != 1 || d.cluster.clusterVersion() != "3.7.0" || d.cluster.downgradeTarget() != "3.6.0" || len(d.ap.k.graves) != 1 {
 		t.Fatalf("read back %+v", d)
 	}
 	for n := range blob.Len() {

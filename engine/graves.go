@@ -111,26 +111,27 @@ func (e *Engine) bury(freed []index.VersionRef) error {
 	if len(freed) == 0 {
 		return nil
 	}
+	k := e.ap.k
 	for i := range freed {
-		e.store.Free(pagestore.Ref(freed[i].Loc))
+		k.store.Free(pagestore.Ref(freed[i].Loc))
 	}
 	rec, g := appendGrave(e.ap.rec[:0], freed)
 	e.ap.rec = rec
-	ref, err := e.store.Append(rec)
+	ref, err := k.store.Append(rec)
 	if err != nil {
 		return fmt.Errorf("engine: page store: %w", err)
 	}
 	e.ap.bytes += int64(len(rec))
-	e.graves[ref] = g
+	k.graves[ref] = g
 	return nil
 }
 
 // needed tells whether anything that the grave at ref names can still be there;
 // if not, the grave is forgotten. The caller holds Engine.writer.
-func (e *Engine) needed(ref pagestore.Ref) bool {
-	g, ok := e.graves[ref]
-	if ok && !slices.ContainsFunc(g.segments, e.store.HasSegment) {
-		delete(e.graves, ref)
+func (k *keyspace) needed(ref pagestore.Ref) bool {
+	g, ok := k.graves[ref]
+	if ok && !slices.ContainsFunc(g.segments, k.store.HasSegment) {
+		delete(k.graves, ref)
 		ok = false
 	}
 	return ok
@@ -140,9 +141,9 @@ func (e *Engine) needed(ref pagestore.Ref) bool {
 type gravePlace struct{ ref, before pagestore.Ref }
 
 // gravePlaces lists the graves for a checkpoint. The caller holds Engine.writer.
-func (e *Engine) gravePlaces() []gravePlace {
-	places := make([]gravePlace, 0, len(e.graves))
-	for ref, g := range e.graves {
+func (k *keyspace) gravePlaces() []gravePlace {
+	places := make([]gravePlace, 0, len(k.graves))
+	for ref, g := range k.graves {
 		places = append(places, gravePlace{ref, g.before})
 	}
 	slices.SortFunc(places, func(a, b gravePlace) int { return cmp.Compare(a.ref, b.ref) })
@@ -150,32 +151,32 @@ func (e *Engine) gravePlaces() []gravePlace {
 }
 
 // readGraves reads the graves that the checkpoint lists and returns who lies in
-// them.
-func (e *Engine) readGraves() (*deadSet, error) {
+// them. rev is its newest revision.
+func (k *keyspace) readGraves(rev int64) (*deadSet, error) {
 	d := new(deadSet)
-	for _, p := range e.gravePlaces() {
-		delete(e.graves, p.ref)
-		g, dead, err := e.readGrave(p.ref)
+	for _, p := range k.gravePlaces() {
+		delete(k.graves, p.ref)
+		g, dead, err := k.readGrave(p.ref)
 		if err != nil && p.before != 0 {
 			var old error
-			if g, dead, old = e.readGrave(p.before); old == nil {
+			if g, dead, old = k.readGrave(p.before); old == nil {
 				p.ref, err = p.before, nil
 			}
 		}
 		if err != nil {
 			return nil, err
 		}
-		e.graves[p.ref] = g
+		k.graves[p.ref] = g
 		for _, v := range dead {
 			d.buried = append(d.buried, buried{v, p.ref})
 		}
 	}
-	d.build(e.ap.rev)
+	d.build(rev)
 	return d, nil
 }
 
-func (e *Engine) readGrave(ref pagestore.Ref) (grave, []version, error) {
-	rec, err := e.store.Read(ref)
+func (k *keyspace) readGrave(ref pagestore.Ref) (grave, []version, error) {
+	rec, err := k.store.Read(ref)
 	if err != nil {
 		return grave{}, nil, fmt.Errorf("grave at %v: %w", ref, err)
 	}
@@ -234,12 +235,12 @@ type stray struct {
 
 // extendGraves has graves live for as long as the segments in which their dead
 // were found, too.
-func (e *Engine) extendGraves(found [][]stray) {
+func (k *keyspace) extendGraves(found [][]stray) {
 	for _, strays := range found {
 		for _, s := range strays {
-			if g := e.graves[s.grave]; !slices.Contains(g.segments, s.segment) {
+			if g := k.graves[s.grave]; !slices.Contains(g.segments, s.segment) {
 				g.segments = append(g.segments, s.segment)
-				e.graves[s.grave] = g
+				k.graves[s.grave] = g
 			}
 		}
 	}

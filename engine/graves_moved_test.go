@@ -44,7 +44,7 @@ func TestGraveOfHalfMovedRecord(t *testing.T) {
 	}
 	roll := func() {
 		r.e.writer.Lock()
-		r.e.store.Roll()
+		r.e.keys().store.Roll()
 		r.e.writer.Unlock()
 		check(r.e.Checkpoint())
 	}
@@ -53,7 +53,7 @@ func TestGraveOfHalfMovedRecord(t *testing.T) {
 	}
 	roll()
 	ctx, cancel := context.WithCancel(context.Background())
-	r.e.store.Reclaim(ctx, pagestore.Budget{Below: 2}, &stopAfter{(*reclaimOwner)(r.e), 5, cancel})
+	r.e.keys().store.Reclaim(ctx, pagestore.Budget{Below: 2}, &stopAfter{&reclaimOwner{r.e, r.e.keys()}, 5, cancel})
 	r.apply(op(t, OpDeleteRange, &pb.DeleteRangeRequest{Key: []byte("k00")}))
 	for range 50 {
 		put("x", 300)
@@ -65,7 +65,7 @@ func TestGraveOfHalfMovedRecord(t *testing.T) {
 	check(r.e.Checkpoint())
 	r.crash()
 	alive := func() bool {
-		_, ok := r.e.idx.Get([]byte("k00"), index.Newest)
+		_, ok := r.e.keys().idx.Get([]byte("k00"), index.Newest)
 		return ok
 	}
 	if alive() {

@@ -41,12 +41,12 @@ func TestCheckpointInsideReclaim(t *testing.T) {
 			r.e.compactTo(rev + 1)
 		}
 	}
-	r.e.store.Roll()
+	r.e.keys().store.Roll()
 	if err := r.e.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
 	checks := 0
-	owner := interruptedReclaim{(*reclaimOwner)(r.e), func() {
+	owner := interruptedReclaim{&reclaimOwner{r.e, r.e.keys()}, func() {
 		if err := r.e.Checkpoint(); err != nil {
 			t.Fatal(err)
 		}
@@ -61,10 +61,10 @@ func TestCheckpointInsideReclaim(t *testing.T) {
 			t.Fatal(err)
 		}
 	}}
-	if _, err := r.e.store.Reclaim(context.Background(), pagestore.Budget{Below: 0.99}, owner); err != nil {
+	if _, err := r.e.keys().store.Reclaim(context.Background(), pagestore.Budget{Below: 0.99}, owner); err != nil {
 		t.Fatal(err)
 	}
-	if checks < 3 || len(r.e.graves) == 0 {
-		t.Fatalf("%d checkpoints inside a reclaim, %d graves: the test shows nothing", checks, len(r.e.graves))
+	if checks < 3 || len(r.e.keys().graves) == 0 {
+		t.Fatalf("%d checkpoints inside a reclaim, %d graves: the test shows nothing", checks, len(r.e.keys().graves))
 	}
 }

@@ -113,8 +113,8 @@ func (e *Engine) fill(db *etcdfile.File, st *etcdfile.State, raise int64) (in Im
 		}
 	}
 	e.ap.rev = in.Revision
-	e.visible.Store(in.Revision)
-	e.compactRev.Store(in.CompactRevision)
+	e.ap.k.visible.Store(in.Revision)
+	e.ap.k.compactRev.Store(in.CompactRevision)
 	in.Leases = len(st.Leases)
 	for _, l := range st.Leases {
 		e.lessor.restore(l.ID, l.TTL, l.RemainingTTL)
@@ -138,7 +138,7 @@ func (e *Engine) fill(db *etcdfile.File, st *etcdfile.State, raise int64) (in Im
 
 func (e *Engine) fillOne(kv keyValue) error {
 	e.ap.rec = appendRecord(e.ap.rec[:0], &kv)
-	if _, err := e.store.Append(e.ap.rec); err != nil {
+	if _, err := e.ap.k.store.Append(e.ap.rec); err != nil {
 		return fmt.Errorf("engine: page store: %w", err)
 	}
 	return nil

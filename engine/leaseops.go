@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,14 +56,27 @@ func (a *applier) runLease(kind OpKind, body []byte) error {
 		return a.revoke(req.ID)
 	case OpLeaseExpire:
 		return a.expire(body)
+	case OpLeaseRecord:
+		term, n := binary.Uvarint(body)
+		if n <= 0 {
+			return errShortOp
+		}
+		if term == a.term {
+			return a.checkpointLeases(body[n:])
+		}
 	case OpLeaseCheckpoint:
-		var req pb.LeaseCheckpointRequest
-		if err := req.UnmarshalVT(body); err != nil {
-			return err
-		}
-		for _, c := range req.Checkpoints {
-			a.e.lessor.setRemaining(c.ID, c.Remaining_TTL)
-		}
+		return a.checkpointLeases(body)
+	}
+	return nil
+}
+
+func (a *applier) checkpointLeases(body []byte) error {
+	var req pb.LeaseCheckpointRequest
+	if err := req.UnmarshalVT(body); err != nil {
+		return err
+	}
+	for _, c := range req.Checkpoints {
+		a.e.lessor.setRemaining(c.ID, c.Remaining_TTL)
 	}
 	return nil
 }
@@ -124,6 +139,12 @@ func (a *applier) expire(body []byte) error {
 type leadership struct {
 	term  atomic.Uint64 // in which this member leads, 0 if it does not
 	began atomic.Uint64 // the term for which the duties have begun
+
+	records struct {
+		sync.Mutex
+		cursor uint32 // slot to go on with
+		last   int64  // Options.Now of the last look
+	}
 }
 
 // change is called in order with Apply.
@@ -154,61 +175,76 @@ func (l *leadership) now() (term uint64, leader bool) {
 func (e *Engine) leaseLoop() {
 	t := time.NewTimer(leasePoll)
 	defer t.Stop()
-	var cursor uint32
-	lastRecord := e.opts.Now()
 	for {
 		select {
 		case <-e.ctx.Done():
 			return
 		case <-t.C:
 		}
-		wait := e.expireOnce()
-		if now := e.opts.Now(); now-lastRecord > int64(recordPeriod) || cursor != 0 {
-			lastRecord = now
-			cursor = e.recordOnce(cursor)
+		expire, wait := e.dueExpiry()
+		revoking := e.propose(expire)
+		if expire != nil && revoking == nil {
+			wait = leasePoll
 		}
+		e.await(revoking)
+		e.await(e.proposeRecord())
 		t.Reset(wait)
 	}
 }
 
-// expireOnce proposes one batch, waits until it is applied, and says when to
-// look again.
-func (e *Engine) expireOnce() time.Duration {
+// dueExpiry returns the operation that revokes a batch of expired leases, nil if
+// there are none, and says when to look again.
+func (e *Engine) dueExpiry() (op []byte, wait time.Duration) {
 	term, leader := e.leader.now()
 	if !leader || e.opts.Propose == nil {
-		return leasePoll
+		return nil, leasePoll
 	}
 	ids, next := e.lessor.expired(nil, expireBatch)
-	if len(ids) > 0 {
-		op := AppendOp(nil, OpLeaseExpire, AppendExpire(nil, term, ids))
-		e.proposeAndWait(op)
-		return 0
+	switch {
+	case len(ids) > 0:
+		return AppendOp(nil, OpLeaseExpire, AppendExpire(nil, term, ids)), 0
+	case next == forever:
+		return nil, leasePoll
 	}
-	if next == forever {
-		return leasePoll
-	}
-	return min(leasePoll, max(time.Duration(next-e.opts.Now()), time.Millisecond))
+	return nil, min(leasePoll, max(time.Duration(next-e.opts.Now()), time.Millisecond))
 }
 
-// recordOnce proposes the remaining TTLs of one batch of leases from cursor on.
-func (e *Engine) recordOnce(cursor uint32) uint32 {
-	if _, leader := e.leader.now(); !leader || e.opts.Propose == nil {
-		return 0
+// proposeRecord proposes what dueRecord returns. LeaseRenew takes the lock, too,
+// so that what clears a record comes behind it in the log.
+func (e *Engine) proposeRecord() *ownOp {
+	e.leader.records.Lock()
+	defer e.leader.records.Unlock()
+	return e.propose(e.dueRecord())
+}
+
+// dueRecord returns the operation that records the remaining TTLs of a batch of
+// leases, nil if there are none or the last look was a moment ago. The caller
+// holds leadership.records.
+func (e *Engine) dueRecord() (op []byte) {
+	r, now := &e.leader.records, e.opts.Now()
+	if r.cursor == 0 && now-r.last <= int64(recordPeriod) {
+		return nil
 	}
-	due, next := e.lessor.due(cursor, checkpointBatch, e.opts.LeaseCheckpoint)
-	if len(due) > 0 {
-		req := new(pb.LeaseCheckpointRequest)
-		for _, l := range due {
-			req.Checkpoints = append(req.Checkpoints, &pb.LeaseCheckpoint{ID: l.id, Remaining_TTL: l.remaining})
-		}
-		body, err := req.MarshalVT()
-		if err != nil {
-			e.log.Error("cannot encode a lease checkpoint", zap.Error(err))
-			return next
-		}
-		e.proposeAndWait(AppendOp(nil, OpLeaseCheckpoint, body))
+	r.last = now
+	term, leader := e.leader.now()
+	if !leader || e.opts.Propose == nil {
+		r.cursor = 0
+		return nil
 	}
-	return next
+	var due []savedLease
+	if due, r.cursor = e.lessor.due(r.cursor, checkpointBatch, e.opts.LeaseCheckpoint); len(due) == 0 {
+		return nil
+	}
+	req := new(pb.LeaseCheckpointRequest)
+	for _, l := range due {
+		req.Checkpoints = append(req.Checkpoints, &pb.LeaseCheckpoint{ID: l.id, Remaining_TTL: l.remaining})
+	}
+	body, err := req.MarshalVT()
+	if err != nil {
+		e.log.Error("cannot encode a lease checkpoint", zap.Error(err))
+		return nil
+	}
+	return AppendOp(nil, OpLeaseRecord, append(binary.AppendUvarint(nil, term), body...))
 }
 
 // ownOp waits for an operation that the engine proposed itself.
@@ -217,16 +253,24 @@ type ownOp struct{ done chan error }
 func (o *ownOp) Applied(r *Reply)  { o.done <- r.Err }
 func (o *ownOp) Dropped(err error) { o.done <- err }
 
-// proposeAndWait returns when the operation is applied or known to have failed;
-// the leases come up again after expireRetry.
-func (e *Engine) proposeAndWait(op []byte) {
+// propose hands an operation of the engine's own to consensus; nil if there is
+// none, or if it cannot.
+func (e *Engine) propose(op []byte) *ownOp {
+	if op == nil {
+		return nil
+	}
 	w := &ownOp{done: make(chan error, 1)}
 	if err := e.opts.Propose(op, w); err != nil {
 		e.log.Warn("cannot propose a lease operation", zap.Error(err))
-		select {
-		case <-e.ctx.Done():
-		case <-time.After(leasePoll):
-		}
+		return nil
+	}
+	return w
+}
+
+// await returns when the operation is applied or known to have failed; the
+// leases come up again after expireRetry.
+func (e *Engine) await(w *ownOp) {
+	if w == nil {
 		return
 	}
 	select {
@@ -239,26 +283,53 @@ func (e *Engine) proposeAndWait(op []byte) {
 }
 
 // LeaseRenew gives a lease its full TTL again, on the leader. ErrLeaseNotFound
-// for an unknown or expired one, ErrNotPrimary on another member.
-func (e *Engine) LeaseRenew(id int64) (ttl int64, err error) {
+// for an unknown or expired one, ErrNotPrimary on another member. It waits for the
+// log if that has to forget a remaining TTL: until then another leader could end
+// the lease too early.
+func (e *Engine) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) {
+	ttl, clear, err := e.LeaseRenewal(id)
+	if err != nil || clear == nil || e.opts.Propose == nil {
+		return ttl, err
+	}
+	w := &ownOp{done: make(chan error, 1)}
+	e.leader.records.Lock() // a record that is noted has been proposed, or is not yet due
+	err = e.opts.Propose(clear, w)
+	e.leader.records.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case err := <-w.done:
+		return ttl, err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-e.ctx.Done():
+		return 0, errStopped
+	}
+}
+
+// LeaseRenewal is LeaseRenew without the wait: the renewal may be acknowledged
+// when clear, if it is not nil, has been applied.
+func (e *Engine) LeaseRenewal(id int64) (ttl int64, clear []byte, err error) {
 	ttl, recorded, err := e.lessor.renew(id)
 	if err == nil {
 		e.tally.renewed.Add(1)
 	}
-	if err == nil && recorded && e.opts.Propose != nil {
-		req := &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: id}}}
-		body, merr := req.MarshalVT()
-		if merr != nil {
-			return 0, merr
-		}
-		err = e.opts.Propose(AppendOp(nil, OpLeaseCheckpoint, body), &ownOp{done: make(chan error, 1)})
+	if err != nil || !recorded {
+		return ttl, nil, err
 	}
-	return ttl, err
+	body, err := (&pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: id}}}).MarshalVT()
+	return ttl, AppendOp(nil, OpLeaseCheckpoint, body), err
 }
 
-// LeaseTimeToLive describes a lease; TTL is -1 for an unknown one.
+// LeaseTimeToLive describes a lease, on the leader; TTL is -1 for an unknown one.
+// ErrNotPrimary on another member.
 func (e *Engine) LeaseTimeToLive(id int64, withKeys bool) (LeaseInfo, error) {
-	return e.lessor.info(id, withKeys), nil
+	info := e.lessor.info(id, withKeys)
+	if !e.lessor.isPrimary() { // or not any more: then the time left means nothing
+		return LeaseInfo{}, ErrNotPrimary
+	}
+	return info, nil
 }
 
 // Leases lists the lease IDs, the one that expires first in front.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type lease struct {
 	keys      []string // positions are kept in attached
 	heapPos   int32    // -1: not in the heap
 	renewed   bool     // since this member leads
+	recording bool     // an OpLeaseRecord of this member may be under way
 }
 
 type attachment struct {
@@ -109,6 +111,16 @@ func (l *lessor) restore(id, ttl, remaining int64) {
 	if _, ok := l.mu.byID[id]; !ok {
 		l.addLocked(lease{id: id, ttl: max(ttl, l.minTTL), remaining: remaining})
 	}
+}
+
+// replace takes over the leases of another lessor, which is not used any more.
+// Their clocks stand still until this member leads.
+func (l *lessor) replace(other *lessor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.byID, l.mu.slots, l.mu.free, l.mu.attached = other.mu.byID, other.mu.slots, other.mu.free, other.mu.attached
+	l.mu.expiry = leaseHeap{l: l}
+	l.mu.primary = false
 }
 
 // exists reports whether the lease is known.
@@ -199,7 +211,7 @@ func (l *lessor) remove(id int64) {
 	}
 	le := &l.mu.slots[s]
 	if f := l.mu.frozen; f != nil && le.granted <= f.index {
-		f.removed = append(f.removed, savedLease{id: le.id, ttl: le.ttl, remaining: l.remainingLocked(le)})
+		f.removed = append(f.removed, f.saved(le))
 	}
 	for _, k := range le.keys {
 		delete(l.mu.attached, k)
@@ -214,7 +226,7 @@ func (l *lessor) remove(id int64) {
 func (l *lessor) setRemaining(id, seconds int64) {
 	l.mu.Lock()
 	if s, ok := l.mu.byID[id]; ok {
-		l.mu.slots[s].remaining = seconds
+		l.mu.slots[s].remaining, l.mu.slots[s].recording = seconds, false
 	}
 	l.mu.Unlock()
 }
@@ -235,8 +247,16 @@ func (l *lessor) promote(extend time.Duration) {
 		if le.remaining > 0 {
 			left = le.remaining
 		}
+		le.recording = false // of an earlier term, and void
 		l.armLocked(uint32(s), now+left*int64(time.Second)+int64(extend))
 	}
+}
+
+// isPrimary reports whether the clocks run.
+func (l *lessor) isPrimary() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.mu.primary
 }
 
 // demote stops the clocks.
@@ -256,10 +276,10 @@ func (l *lessor) armLocked(s uint32, deadline int64) {
 	l.mu.expiry.put(s, deadline)
 }
 
-// renew gives the lease its full TTL again and reports it in seconds. cleared
-// says that a recorded remaining TTL has become wrong and must be cleared
-// through the log.
-func (l *lessor) renew(id int64) (ttl int64, cleared bool, err error) {
+// renew gives the lease its full TTL again and reports it in seconds. recorded
+// says that the log has, or is about to have, a remaining TTL that has become
+// wrong: it must be cleared there before the renewal is acknowledged.
+func (l *lessor) renew(id int64) (ttl int64, recorded bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s, ok := l.mu.byID[id]
@@ -276,7 +296,7 @@ func (l *lessor) renew(id int64) (ttl int64, cleared bool, err error) {
 	}
 	le.renewed = true
 	l.armLocked(s, now+le.ttl*int64(time.Second))
-	return le.ttl, le.remaining > 0, nil
+	return le.ttl, le.remaining > 0 || le.recording, nil
 }
 
 // LeaseInfo answers LeaseTimeToLive.
@@ -360,6 +380,26 @@ const dueScan = 16 << 10
 // at the end. A lease that is being renewed is left alone until half its TTL
 // has gone: recording it would make each renewal clear the record.
 func (l *lessor) due(from uint32, max int, longest time.Duration) (cps []savedLease, next uint32) {
+	cps, next = l.scan(from, max, longest)
+	if len(cps) == 0 {
+		return nil, next
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Of a lease that was renewed since the scan the record would be wrong; of
+	// one that is renewed from here on the record will be cleared.
+	return slices.DeleteFunc(cps, func(c savedLease) bool {
+		s, ok := l.mu.byID[c.id]
+		if !ok || l.remainingLocked(&l.mu.slots[s]) > c.remaining || l.mu.slots[s].deadline == forever {
+			return true
+		}
+		l.mu.slots[s].recording = true
+		return false
+	}), next
+}
+
+// scan is due without the marks.
+func (l *lessor) scan(from uint32, max int, longest time.Duration) (cps []savedLease, next uint32) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := from
@@ -386,8 +426,8 @@ func (l *lessor) due(from uint32, max int, longest time.Duration) (cps []savedLe
 	return cps, s
 }
 
-// remainingLocked is what a checkpoint records: seconds left, rounded up, at
-// least 1, and 0 for "the full TTL".
+// remainingLocked is what this member knows of the time left: seconds, rounded
+// up, at least 1, and 0 for "the full TTL".
 func (l *lessor) remainingLocked(le *lease) int64 {
 	if le.deadline == forever {
 		return le.remaining

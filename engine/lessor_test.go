@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
+
+	pb "quire/api/etcdserverpb"
 )
 
 // clock is a lessor's clock that the test moves.
@@ -210,5 +213,75 @@ func TestManyLeases(t *testing.T) {
 	}
 	if seen != n {
 		t.Fatalf("%d of %d leases expired", seen, n)
+	}
+}
+
+// TestCheckpointedLeaseNeverEndsEarly: a renewal is not in the log, so a
+// checkpoint before it must not say how much time was left then.
+func TestCheckpointedLeaseNeverEndsEarly(t *testing.T) {
+	c := new(clock)
+	lead, to := twoRigs(t, 1)
+	for _, r := range []*rig{lead, to} {
+		r.clock = c.now
+		r.crash()
+	}
+	lead.apply(op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 60}))
+	lead.e.LeaderChanged(9, 1, true)
+	c.advance(20 * time.Second)
+	index, term, conf := offered(t, lead, lead.index)
+	renewed := c.now()
+	if _, err := lead.e.LeaseRenew(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := stage(lead, to, index, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.e.Restore(index, term, conf); err != nil {
+		t.Fatal(err)
+	}
+	lead.crash()
+	for _, r := range []*rig{lead, to} {
+		r.e.LeaderChanged(r.id, 1, true)
+		in, err := r.e.LeaseTimeToLive(1, false)
+		if ends := c.now() + in.TTL*int64(time.Second); err != nil || ends < renewed+60*int64(time.Second) {
+			t.Errorf("member %d: %+v, %v", r.id, in, err)
+		}
+	}
+}
+
+// TestRecordUnderWayIsCleared: a remaining time that is on its way into the log
+// when the lease is renewed is cleared behind it, and one that another term's
+// leader decided does not count at all.
+func TestRecordUnderWayIsCleared(t *testing.T) {
+	c := new(clock)
+	lead, _ := twoRigs(t, 1)
+	lead.clock = c.now
+	lead.crash()
+	var proposed [][]byte
+	lead.e.opts.Propose = func(op []byte, _ Waiter) error { proposed = append(proposed, op); return nil }
+	lead.apply(op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 60}))
+	lead.e.LeaderChanged(9, 1, true)
+	c.advance(20 * time.Second)
+	if err := lead.e.RunPending(); err != nil || len(proposed) != 1 || OpKind(proposed[0][0]) != OpLeaseRecord {
+		t.Fatalf("proposed %x, %v", proposed, err)
+	}
+	ttl, clear, err := lead.e.LeaseRenewal(1)
+	if err != nil || ttl != 60 || clear == nil {
+		t.Fatalf("renewed for %d, to clear %x, %v", ttl, clear, err)
+	}
+	left := func() int64 { return lead.e.lessor.mu.slots[lead.e.lessor.mu.byID[1]].remaining }
+	if lead.apply(proposed[0]); left() != 40 {
+		t.Fatalf("recorded %d", left())
+	}
+	if lead.apply(clear); left() != 0 {
+		t.Fatalf("cleared to %d", left())
+	}
+	if _, clear, err = lead.e.LeaseRenewal(1); err != nil || clear != nil {
+		t.Fatalf("to clear %x, %v", clear, err)
+	}
+	record, n := binary.Uvarint(proposed[0][1:])
+	other := AppendOp(nil, OpLeaseRecord, append(binary.AppendUvarint(nil, record+1), proposed[0][1+n:]...))
+	if lead.apply(other); left() != 0 {
+		t.Fatalf("another term's record counts: %d", left())
 	}
 }

@@ -19,19 +19,20 @@ type leasedKey struct {
 // loadIndex rebuilds the index and the lease attachments from the hints of the
 // page store.
 func (e *Engine) loadIndex(compactRev int64) error {
-	dead, err := e.readGraves()
+	k := e.ap.k
+	dead, err := k.readGraves(e.ap.rev)
 	if err != nil {
 		return err
 	}
 	var dropped []index.VersionRef
-	l := e.idx.NewLoader(index.LoadOptions{Workers: e.opts.Workers, Dropped: func(v index.VersionRef) { dropped = append(dropped, v) },
-		Twin: func(loc index.Loc) { e.store.Free(pagestore.Ref(loc)) }})
+	l := k.idx.NewLoader(index.LoadOptions{Workers: e.opts.Workers, Dropped: func(v index.VersionRef) { dropped = append(dropped, v) },
+		Twin: func(loc index.Loc) { k.store.Free(pagestore.Ref(loc)) }})
 	leased := make([][]leasedKey, e.opts.Workers)
 	strays := make([][]stray, e.opts.Workers)
-	err = e.store.Hints(e.opts.Workers, func(worker int, ref pagestore.Ref, _ int, hint []byte) error {
+	err = k.store.Hints(e.opts.Workers, func(worker int, ref pagestore.Ref, _ int, hint []byte) error {
 		if isGrave(hint) {
-			if _, ok := e.graves[ref]; !ok {
-				e.store.Free(ref)
+			if _, ok := k.graves[ref]; !ok {
+				k.store.Free(ref)
 			}
 			return nil
 		}
@@ -40,8 +41,8 @@ func (e *Engine) loadIndex(compactRev int64) error {
 			return fmt.Errorf("record at %v: %w", ref, err)
 		}
 		if g, ok := dead.find(version{kv.mod, int32(kv.sub)}); ok {
-			e.store.Free(ref)
-			if seg := ref.Segment(); !slices.Contains(e.graves[g].segments, seg) {
+			k.store.Free(ref)
+			if seg := ref.Segment(); !slices.Contains(k.graves[g].segments, seg) {
 				strays[worker] = append(strays[worker], stray{g, seg})
 			}
 			return nil
@@ -62,14 +63,14 @@ func (e *Engine) loadIndex(compactRev int64) error {
 	if err != nil {
 		return err
 	}
-	e.extendGraves(strays)
+	k.extendGraves(strays)
 	if err := l.Finish(max(compactRev, 0)); err != nil {
 		return err
 	}
 	for _, ks := range leased {
-		for _, k := range ks {
-			if v, ok := e.idx.Get([]byte(k.key), index.Newest); ok && v.Main == k.mod && e.lessor.exists(k.lease) {
-				e.lessor.attach([]byte(k.key), k.lease)
+		for _, lk := range ks {
+			if v, ok := k.idx.Get([]byte(lk.key), index.Newest); ok && v.Main == lk.mod && e.lessor.exists(lk.lease) {
+				e.lessor.attach([]byte(lk.key), lk.lease)
 			}
 		}
 	}

@@ -201,12 +201,21 @@ type rig struct {
 	log    map[uint64][]byte
 	events []Event
 	prev   bool
-	quiet  bool   // a fatal error is expected
-	snaps  string // directory for snapshots
+	quiet  bool // a fatal error is expected
+	id     uint64
+	member []*pb.Member
+	clock  func() int64
+	onRev  func(int64) // a snapshot was taken over
+	snaps  string      // directory for snapshots
 }
 
 func (r *rig) Publish(evs []Event, _ int64) { r.events = append(r.events, evs...) }
-func (r *rig) WantsPrev() bool              { return r.prev }
+func (r *rig) Restored(rev int64) {
+	if r.onRev != nil {
+		r.onRev(rev)
+	}
+}
+func (r *rig) WantsPrev() bool { return r.prev }
 
 func newRig(t testing.TB, seed uint64) *rig {
 	r := &rig{t: t, fs: disk.NewMem(seed), log: map[uint64][]byte{}, index: 1, prev: true, snaps: t.TempDir()}
@@ -216,14 +225,27 @@ func newRig(t testing.TB, seed uint64) *rig {
 
 func (r *rig) open() {
 	r.t.Helper()
-	e, err := Open(r.fs, Options{ClusterID: 7, MemberID: 9, Publisher: r, QuotaBytes: -1,
-		Members: []*pb.Member{{ID: 9, PeerURLs: []string{"http://a"}}},
-		Pages:   pagestore.Options{SegmentBytes: 64 << 10, PageBytes: 4 << 10, Inline: true},
-		OnFatal: r.fatal, SnapshotDir: r.snaps})
+	e, err := Open(r.fs, r.options())
 	if err != nil {
 		r.t.Fatalf("open: %v", err)
 	}
 	r.e = e
+	r.replay()
+}
+
+func (r *rig) options() Options {
+	if r.id == 0 {
+		r.id, r.member = 9, []*pb.Member{{ID: 9, PeerURLs: []string{"http://a"}}}
+	}
+	return Options{ClusterID: 7, MemberID: r.id, Publisher: r, QuotaBytes: -1, Members: r.member, Now: r.clock,
+		Pages:   pagestore.Options{SegmentBytes: 64 << 10, PageBytes: 4 << 10, Inline: true},
+		OnFatal: r.fatal, SnapshotDir: r.snaps}
+}
+
+// replay applies what the log has behind the checkpoint.
+func (r *rig) replay() {
+	r.t.Helper()
+	e := r.e
 	if a := e.AppliedIndex(); a > r.index {
 		r.t.Fatalf("applied index %d is beyond the log's end %d", a, r.index)
 	}

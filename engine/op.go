@@ -41,6 +41,10 @@ const (
 	OpRoleGrant          OpKind = 23 // etcdserverpb.AuthRoleGrantPermissionRequest
 	OpRoleRevoke         OpKind = 24 // etcdserverpb.AuthRoleRevokePermissionRequest
 
+	// OpLeaseRecord is an OpLeaseCheckpoint that a leader's clock has decided: uvarint
+	// term, etcdserverpb.LeaseCheckpointRequest. An entry of another term drops it.
+	OpLeaseRecord OpKind = 33
+
 	OpDowngrade OpKind = 32 // text: the version to which the cluster is to be downgraded; empty to call it off
 )
 

@@ -285,3 +285,45 @@ func TestBootstrapAuth(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// #14571: members that have restarted decide like those that have not.
+func TestRestartedMemberAgrees(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		rnd := rand.New(rand.NewPCG(seed, 6))
+		a, b := withUsers(t, seed), withUsers(t, seed)
+		users := []string{"root", "reader", "writer", "both", "one", "none", "gone"}
+		for i := range 60 {
+			user := users[rnd.IntN(len(users))]
+			var o []byte
+			switch rnd.IntN(8) {
+			case 0:
+				o = op(t, OpUserGrantRole, &pb.AuthUserGrantRoleRequest{User: users[rnd.IntN(len(users))], Role: users[1+rnd.IntN(5)]})
+				user = "root"
+			case 1:
+				o = op(t, OpRoleGrant, &pb.AuthRoleGrantPermissionRequest{Name: users[1+rnd.IntN(5)], Perm: &authpb.Permission{
+					PermType: authpb.Permission_Type(rnd.IntN(3)), Key: []byte{'a' + byte(rnd.IntN(3))}, RangeEnd: []byte{'b' + byte(rnd.IntN(3))}}})
+				user = "root"
+			default:
+				o = op(t, OpPut, &pb.PutRequest{Key: []byte{'a' + byte(rnd.IntN(4)), '1'}, PrevKv: rnd.IntN(2) == 0})
+			}
+			o = a.as(user, o)
+			if got, want := b.apply(o)[0], a.apply(o)[0]; got.Err != want.Err || got.Revision != want.Revision {
+				t.Fatalf("step %d: %v at %d, the other %v at %d", i, got.Err, got.Revision, want.Err, want.Revision)
+			}
+			switch rnd.IntN(8) {
+			case 0:
+				if err := b.e.Checkpoint(); err != nil {
+					t.Fatal(err)
+				}
+			case 1:
+				b.crash()
+			}
+		}
+		sameAuth(t, a.e.AuthState(), b.e.AuthState())
+		for _, r := range []*rig{a, b} {
+			if err := r.e.Abandon(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

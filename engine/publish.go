@@ -7,6 +7,9 @@ type Publisher interface {
 	// Publish delivers the events of whole revisions; rev is the newest
 	// revision, also when there are no events.
 	Publish(events []Event, rev int64)
+	// Restored says that a snapshot has brought everything up to revision rev,
+	// of which the revisions since the last Publish were never published.
+	Restored(rev int64)
 	// WantsPrev reports whether anyone asks for previous values; without it
 	// Event.Prev stays nil.
 	WantsPrev() bool

@@ -23,12 +23,12 @@ const readAttempts = 8
 // RangeResponse to dst. rev is the revision for its header.
 func (e *Engine) Range(req *pb.RangeRequest, dst []byte) (body []byte, rev int64, err error) {
 	start := len(dst)
-	pin := e.store.Pin()
+	k, pin := e.read()
 	defer pin.Release()
 	for range readAttempts {
-		rev = e.visible.Load()
-		dst, err = e.rangeAt(dst[:start], req, rev)
-		if e.compactRev.Load() > rev {
+		rev = k.visible.Load()
+		dst, err = k.rangeAt(dst[:start], req, rev)
+		if k.compactRev.Load() > rev {
 			continue
 		}
 		return dst, rev, err
@@ -38,7 +38,7 @@ func (e *Engine) Range(req *pb.RangeRequest, dst []byte) (body []byte, rev int64
 
 // rangeAt appends the body of the response of req to dst, with curRev as the
 // newest revision there is.
-func (e *Engine) rangeAt(dst []byte, req *pb.RangeRequest, curRev int64) ([]byte, error) {
+func (k *keyspace) rangeAt(dst []byte, req *pb.RangeRequest, curRev int64) ([]byte, error) {
 	rev := req.Revision
 	switch {
 	case rev > curRev:
@@ -46,20 +46,20 @@ func (e *Engine) rangeAt(dst []byte, req *pb.RangeRequest, curRev int64) ([]byte
 	case rev <= 0:
 		rev = curRev
 	}
-	if rev < e.compactRev.Load() {
+	if rev < k.compactRev.Load() {
 		return dst, ErrCompacted
 	}
 	s := newSpan(req.Key, req.RangeEnd)
 	var err error
 	switch {
 	case req.CountOnly:
-		dst = appendInt(dst, 4<<3, e.countAt(s, rev))
+		dst = appendInt(dst, 4<<3, k.countAt(s, rev))
 	case plainOrder(req) && !revisionFilters(req):
-		dst, _, err = e.rangeOrdered(dst, req, s, rev, true)
+		dst, _, err = k.rangeOrdered(dst, req, s, rev, true)
 	default:
-		dst, err = e.rangeSorted(dst, req, s, rev)
+		dst, err = k.rangeSorted(dst, req, s, rev)
 	}
-	if err == nil && req.Revision > 0 && rev < e.compactRev.Load() {
+	if err == nil && req.Revision > 0 && rev < k.compactRev.Load() {
 		err = ErrCompacted // overtaken while reading
 	}
 	return dst, err
@@ -83,20 +83,20 @@ type ordered struct {
 
 // rangeOrdered appends up to limit keys in key order; with count also the more
 // and count fields.
-func (e *Engine) rangeOrdered(dst []byte, req *pb.RangeRequest, s span, rev int64, count bool) ([]byte, ordered, error) {
+func (k *keyspace) rangeOrdered(dst []byte, req *pb.RangeRequest, s span, rev int64, count bool) ([]byte, ordered, error) {
 	var o ordered
 	var err error
 	want := int64(0)
 	if req.Limit > 0 && req.Limit < scanChunk {
 		want = req.Limit + 1
 	}
-	e.eachAt(s, rev, want, func(hit *index.Hit) bool {
+	k.eachAt(s, rev, want, func(hit *index.Hit) bool {
 		if req.Limit > 0 && o.n == req.Limit {
 			o.more = true
 			return false
 		}
 		var kv []byte
-		if dst, kv, err = e.appendHit(dst, hit, req); err != nil {
+		if dst, kv, err = k.appendHit(dst, hit, req); err != nil {
 			return false
 		}
 		o.n, o.last = o.n+1, keyOf(kv)
@@ -108,14 +108,14 @@ func (e *Engine) rangeOrdered(dst []byte, req *pb.RangeRequest, s span, rev int6
 	total := o.n
 	if o.more {
 		dst = append(dst, 3<<3, 1)
-		total = e.countAt(s, rev)
+		total = k.countAt(s, rev)
 	}
 	return appendInt(dst, 4<<3, total), o, nil
 }
 
 // appendHit appends one key as RangeResponse.kvs and returns its stored bytes.
-func (e *Engine) appendHit(dst []byte, hit *index.Hit, req *pb.RangeRequest) ([]byte, []byte, error) {
-	rec, err := e.store.Read(pagestore.Ref(hit.Loc))
+func (k *keyspace) appendHit(dst []byte, hit *index.Hit, req *pb.RangeRequest) ([]byte, []byte, error) {
+	rec, err := k.store.Read(pagestore.Ref(hit.Loc))
 	if err != nil {
 		return dst, nil, fmt.Errorf("engine: page store: %w", err)
 	}
@@ -138,7 +138,7 @@ func withoutValue(kv []byte) []byte {
 }
 
 // rangeSorted filters and sorts the whole range before the limit cuts it.
-func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64) ([]byte, error) {
+func (k *keyspace) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64) ([]byte, error) {
 	var hits []sortHit
 	var err error
 	total := int64(0)
@@ -146,7 +146,7 @@ func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64
 	// in key order, and one more.
 	cut := req.SortOrder == pb.RangeRequest_NONE && req.Limit > 0 && !revisionFilters(req)
 	byValue := req.SortTarget == pb.RangeRequest_VALUE
-	e.eachAt(s, rev, 0, func(hit *index.Hit) bool {
+	k.eachAt(s, rev, 0, func(hit *index.Hit) bool {
 		total++
 		if !passes(req, hit) {
 			return true
@@ -154,7 +154,7 @@ func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64
 		h := sortHit{Hit: *hit}
 		if byValue {
 			var kv keyValue
-			if err = e.readKV(hit.Loc, &kv); err != nil {
+			if err = k.readKV(hit.Loc, &kv); err != nil {
 				return false
 			}
 			h.value = kv.value
@@ -166,7 +166,7 @@ func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64
 		return dst, err
 	}
 	if cut {
-		total = e.countAt(s, rev)
+		total = k.countAt(s, rev)
 	}
 	sortHits(hits, req)
 	more := req.Limit > 0 && int64(len(hits)) > req.Limit
@@ -174,7 +174,7 @@ func (e *Engine) rangeSorted(dst []byte, req *pb.RangeRequest, s span, rev int64
 		hits = hits[:req.Limit]
 	}
 	for i := range hits {
-		if dst, _, err = e.appendHit(dst, &hits[i].Hit, req); err != nil {
+		if dst, _, err = k.appendHit(dst, &hits[i].Hit, req); err != nil {
 			return dst, err
 		}
 	}
@@ -241,8 +241,8 @@ func sortHits(hits []sortHit, req *pb.RangeRequest) {
 }
 
 // readKV decodes the record at loc.
-func (e *Engine) readKV(loc index.Loc, kv *keyValue) error {
-	rec, err := e.store.Read(pagestore.Ref(loc))
+func (k *keyspace) readKV(loc index.Loc, kv *keyValue) error {
+	rec, err := k.store.Read(pagestore.Ref(loc))
 	if err != nil {
 		return fmt.Errorf("engine: page store: %w", err)
 	}

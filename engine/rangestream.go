@@ -46,10 +46,10 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 		body, rev, err = c.e.Range(&c.req, dst)
 		return body, rev, true, err
 	}
-	pin := c.e.store.Pin()
+	k, pin := c.e.read()
 	defer pin.Release()
 	if c.headerRev == 0 {
-		c.headerRev = c.e.visible.Load()
+		c.headerRev = k.visible.Load()
 	}
 	at := c.req.Revision
 	switch {
@@ -59,18 +59,18 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 		at = c.headerRev
 		c.req.Revision = at
 	}
-	if at < c.e.compactRev.Load() {
+	if at < k.compactRev.Load() {
 		return dst, 0, true, ErrCompacted
 	}
 	c.req.Limit = min(c.chunk, c.limit-c.sent)
 	s := newSpan(c.req.Key, c.req.RangeEnd)
 	start := len(dst)
-	read := c.e.rangeOrdered
+	read := k.rangeOrdered
 	if !plainOrder(&c.req) {
-		read = c.e.rangeChunkSorted
+		read = k.rangeChunkSorted
 	}
 	dst, o, err := read(dst, &c.req, s, at, false)
-	if err == nil && at < c.e.compactRev.Load() {
+	if err == nil && at < k.compactRev.Load() {
 		err = ErrCompacted
 	}
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 	total := c.sent
 	if o.more {
 		dst = append(dst, 3<<3, 1)
-		total += c.e.countAt(newSpan(c.req.Key, c.req.RangeEnd), at)
+		total += k.countAt(newSpan(c.req.Key, c.req.RangeEnd), at)
 	}
 	return appendInt(dst, 4<<3, total), c.headerRev, true, nil
 }
@@ -96,16 +96,16 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 // stream permits as in etcd: the chunks are in key order, and what is in a chunk
 // is sorted by the target. (etcd goes on behind the last key of the sorted chunk,
 // and so leaves out keys and repeats others.)
-func (e *Engine) rangeChunkSorted(dst []byte, req *pb.RangeRequest, s span, rev int64, _ bool) ([]byte, ordered, error) {
+func (k *keyspace) rangeChunkSorted(dst []byte, req *pb.RangeRequest, s span, rev int64, _ bool) ([]byte, ordered, error) {
 	var o ordered
 	var hits []sortHit
 	var err error
-	e.eachAt(s, rev, req.Limit, func(hit *index.Hit) bool {
+	k.eachAt(s, rev, req.Limit, func(hit *index.Hit) bool {
 		if o.more = o.n == req.Limit; o.more {
 			return false
 		}
 		var kv keyValue
-		if err = e.readKV(hit.Loc, &kv); err != nil {
+		if err = k.readKV(hit.Loc, &kv); err != nil {
 			return false
 		}
 		hits = append(hits, sortHit{Hit: *hit, value: kv.value})
@@ -114,7 +114,7 @@ func (e *Engine) rangeChunkSorted(dst []byte, req *pb.RangeRequest, s span, rev 
 	})
 	sortHits(hits, req)
 	for i := 0; i < len(hits) && err == nil; i++ {
-		dst, _, err = e.appendHit(dst, &hits[i].Hit, req)
+		dst, _, err = k.appendHit(dst, &hits[i].Hit, req)
 	}
 	return dst, o, err
 }

@@ -163,7 +163,7 @@ func (s *snapshots) write(ctx context.Context, e *Engine, job *snapshotJob) (fil
 	s.mu.Lock()
 	s.mu.next = nil // who comes from here on may have written since
 	s.mu.Unlock()
-	_, inUse := e.store.Size()
+	_, inUse := e.keys().store.Size()
 	if room, err := disk.FreeSpace(s.dir); err != nil {
 		return nil, err
 	} else if room < inUse+inUse/8+snapshotReserve {

@@ -37,9 +37,9 @@ const scanChunk = 256
 // eachAt calls fn for the live keys of s as of rev, in key order, until fn
 // returns false. No lock is held while fn runs. want is how many keys the
 // caller expects at most, 0 if it does not know.
-func (e *Engine) eachAt(s span, rev int64, want int64, fn func(*index.Hit) bool) {
+func (k *keyspace) eachAt(s span, rev int64, want int64, fn func(*index.Hit) bool) {
 	if s.single {
-		if v, ok := e.idx.Get(s.lo, rev); ok {
+		if v, ok := k.idx.Get(s.lo, rev); ok {
 			fn(&index.Hit{Version: v})
 		}
 		return
@@ -49,7 +49,7 @@ func (e *Engine) eachAt(s span, rev int64, want int64, fn func(*index.Hit) bool)
 	}
 	sc := scanners.Get().(*index.Scanner)
 	defer scanners.Put(sc)
-	sc.Reset(e.idx, index.Query{Lo: s.lo, Hi: s.hi, Rev: rev})
+	sc.Reset(k.idx, index.Query{Lo: s.lo, Hi: s.hi, Rev: rev})
 	chunk := scanChunk
 	if want > 0 {
 		chunk = int(min(want, scanChunk))
@@ -64,17 +64,17 @@ func (e *Engine) eachAt(s span, rev int64, want int64, fn func(*index.Hit) bool)
 }
 
 // countAt counts the live keys of s as of rev.
-func (e *Engine) countAt(s span, rev int64) int64 {
+func (k *keyspace) countAt(s span, rev int64) int64 {
 	switch {
 	case s.single:
-		if _, ok := e.idx.Get(s.lo, rev); ok {
+		if _, ok := k.idx.Get(s.lo, rev); ok {
 			return 1
 		}
 		return 0
 	case s.empty():
 		return 0
 	}
-	return e.idx.Count(s.lo, s.hi, rev)
+	return k.idx.Count(s.lo, s.hi, rev)
 }
 
 func (s *span) empty() bool {

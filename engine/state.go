@@ -249,7 +249,7 @@ func (e *Engine) readState(b []byte) error {
 		case fieldGraves:
 			for len(u.p) > 0 && u.err == nil {
 				ref := pagestore.Ref(u.next())
-				e.graves[ref] = grave{before: pagestore.Ref(u.next())}
+				e.ap.k.graves[ref] = grave{before: pagestore.Ref(u.next())}
 			}
 		case fieldAuth:
 			as.Enabled, as.Revision = u.next() == 1, u.next()
@@ -290,7 +290,21 @@ type savedLease struct {
 type frozenLeases struct {
 	l       *lessor
 	index   uint64
+	clock   bool         // what this member's clock says counts, see saved
 	removed []savedLease // guarded by lessor.mu
+}
+
+// saved is what a checkpoint records of a lease: the time left that the log
+// knows, which is the same on every member. What the clock of a leader says on top
+// may be outdated by a renewal, of which the log knows nothing: a lease that began
+// with it would end too early. It counts only if no renewal can come any more and
+// there is no other member: at the end of the only one.
+func (f *frozenLeases) saved(le *lease) savedLease {
+	left := le.remaining
+	if f.clock {
+		left = f.l.remainingLocked(le)
+	}
+	return savedLease{le.id, le.ttl, left}
 }
 
 // freezeChunk bounds how many leases are copied in one hold of the lock.
@@ -314,7 +328,7 @@ func (f *frozenLeases) each(fn func([]savedLease) error) error {
 		l.mu.RLock()
 		for ; s < len(l.mu.slots) && len(buf) < freezeChunk; s++ {
 			if le := &l.mu.slots[s]; le.id != 0 && le.granted <= f.index {
-				buf = append(buf, savedLease{le.id, le.ttl, l.remainingLocked(le)})
+				buf = append(buf, f.saved(le))
 			}
 		}
 		done = s >= len(l.mu.slots)

@@ -19,7 +19,7 @@ type txnPlan struct {
 
 // txnReader is what the compares and the ranges of a transaction read.
 type txnReader struct {
-	e   *Engine
+	k   *keyspace
 	rev int64 // state they see
 }
 
@@ -55,11 +55,11 @@ func (r txnReader) holds(c *pb.Compare) (bool, error) {
 	needRecord := c.Target == pb.Compare_VALUE || c.Target == pb.Compare_LEASE
 	found, all := false, true
 	var readErr error
-	r.e.eachAt(newSpan(c.Key, c.RangeEnd), r.rev, 0, func(hit *index.Hit) bool {
+	r.k.eachAt(newSpan(c.Key, c.RangeEnd), r.rev, 0, func(hit *index.Hit) bool {
 		found = true
 		kv := keyValue{create: hit.Create, mod: hit.Main, version: hit.Ver}
 		if needRecord {
-			if readErr = r.e.readKV(hit.Loc, &kv); readErr != nil {
+			if readErr = r.k.readKV(hit.Loc, &kv); readErr != nil {
 				return false
 			}
 		}
@@ -114,7 +114,7 @@ func (r txnReader) check(p *txnPlan, checkPut func(*pb.PutRequest) error) error 
 			case rev == 0:
 			case rev > r.rev:
 				err = ErrFutureRev
-			case rev < r.e.compactRev.Load():
+			case rev < r.k.compactRev.Load():
 				err = ErrCompacted
 			}
 		case *pb.RequestOp_RequestPut:
@@ -156,7 +156,7 @@ func (r txnReader) execute(dst []byte, p *txnPlan, w txnWriter) ([]byte, error) 
 			}
 			dst = appendRevHeader(dst, rr.rev)
 			var err error
-			if dst, err = r.e.rangeAt(dst, t.RequestRange, rr.rev); err != nil {
+			if dst, err = r.k.rangeAt(dst, t.RequestRange, rr.rev); err != nil {
 				return dst, err
 			}
 		case *pb.RequestOp_RequestPut:
@@ -233,7 +233,7 @@ func (a *applier) runTxn(body []byte) (int64, error) {
 	if err := a.mayTxn(&req); err != nil {
 		return 0, err
 	}
-	r := txnReader{e: a.e, rev: a.rev}
+	r := txnReader{k: a.k, rev: a.rev}
 	p, err := r.plan(&req)
 	if err == nil {
 		err = r.check(p, a.checkPut)
@@ -270,10 +270,10 @@ func hasPut(req *pb.TxnRequest) bool {
 // the body of its response to dst.
 func (e *Engine) ReadTxn(req *pb.TxnRequest, dst []byte) (body []byte, rev int64, err error) {
 	start := len(dst)
-	pin := e.store.Pin()
+	k, pin := e.read()
 	defer pin.Release()
 	for range readAttempts {
-		r := txnReader{e: e, rev: e.visible.Load()}
+		r := txnReader{k: k, rev: k.visible.Load()}
 		p, err := r.plan(req)
 		if err == nil {
 			err = r.check(p, func(*pb.PutRequest) error { return nil })
@@ -281,7 +281,7 @@ func (e *Engine) ReadTxn(req *pb.TxnRequest, dst []byte) (body []byte, rev int64
 		if err == nil {
 			dst, err = r.execute(dst[:start], p, nil)
 		}
-		if e.compactRev.Load() > r.rev {
+		if k.compactRev.Load() > r.rev {
 			continue // compaction overtook the snapshot
 		}
 		if err == nil {

@@ -95,7 +95,7 @@ func (r *Report) segment(fsys disk.FS, e segmentEntry) {
 		r.problem(err)
 		return
 	}
-	if want := max(e.end, e.footerEnd); size > want {
+	if want := e.fileEnd(); size > want {
 		r.note("%s has %d bytes behind the checkpoint", segmentName(e.id), size-want)
 	}
 	at := place{file: segmentName(e.id), segment: e.id, epoch: e.epoch}

@@ -3,6 +3,8 @@ package pagestore
 import (
 	"io"
 	"time"
+
+	"quire/disk"
 )
 
 // Cut is a point between two records up to which the store is to become durable.
@@ -276,10 +278,28 @@ func (s *Store) cleanLocked(named []cutSegment) error {
 
 // setRootLocked notes m as the newest manifest. The caller holds committing.
 func (s *Store) setRootLocked(m *manifest) {
+	if name := m.state.fileName(); name != s.committing.last.state.fileName() {
+		s.holdStateLocked(name)
+	}
 	s.committing.last = *m
 	bytes := 2 * int64(len(m.encode()))
 	if m.state.fileName() != "" {
 		bytes += stateHeadBytes + m.state.bytes
 	}
 	s.rootBytes.Store(bytes)
+}
+
+// holdStateLocked keeps the newest state file open for exports. Without it there
+// are none until the next checkpoint; nothing else needs it.
+func (s *Store) holdStateLocked(name string) {
+	if s.committing.state != nil {
+		s.committing.state.release()
+		s.committing.state = nil
+	}
+	if name == "" {
+		return
+	}
+	if f, err := s.fsys.Open(name, disk.ReadOnly); err == nil {
+		s.committing.state = newShared(f)
+	}
 }

@@ -22,13 +22,18 @@
 //   - state: the owner's larger blob that belongs to a checkpoint.
 //   - incarnation: how often the store has been opened.
 //   - retired: a segment whose live records have all been copied elsewhere.
+//   - export: a checkpoint held open for a copy. blob: what of it is copied as one.
+//   - home: the directory of the store and of those received from other members.
+//   - incoming: a store that is being received.
 //
 // # Who may call what
 //
 //   - The writer, one goroutine: Append, Alloc, Cut, Roll.
-//   - Any goroutine: Read, Pin, Free, Size, Stats, Scrub, NoSpace, Cut.Commit
-//     (one runs, others wait), Reclaim (the same). None of them makes Append or
-//     Read wait for a disk; Append itself waits only past Options.DirtyBytes.
+//   - Any goroutine: Read, Pin, Free, Size, Stats, Scrub, NoSpace, TryExport and
+//     the methods of an Export, Cut.Commit (one runs, others wait), Reclaim (the
+//     same). None of them makes Append or Read wait for a disk; Append itself waits
+//     only past Options.DirtyBytes.
+//   - Home: any goroutine, but one Receive or Fetch at a time.
 //   - Hints, ClearLive and Keep: between Open and the first Append.
 //
 // Goroutines: one, the write behind, started by Open and awaited by Close; none
@@ -202,6 +207,37 @@
 // same. It names files that stay until a later Commit has succeeded, and its
 // sequence is not used again.
 //
+// # Stores that come from another member
+//
+// A store can take the place of another: the checkpoint of another member, copied
+// file by file, with the owner's own meta. Segment ids, epochs, store id and
+// incarnation stay what they are: pages name them. So the copy lies in a directory
+// of its own and not among the segments of the old store; the first Open begins
+// the next incarnation, so that whatever this member writes differs from what the
+// other one does. home.go has the files.
+//
+//  1. The record incoming-N is written under another name, synced and renamed.
+//  2. Each segment is written to a part, verified page by page and as a whole
+//     against the peer's checksum, synced and renamed; then the state.
+//  3. Both slots are written and synced.
+//  4. The record is renamed to current-N. This is the moment at which the store
+//     changes.
+//  5. The files of the older store are removed, then its record, if it has one.
+//
+// Before step 4 nothing refers to the directory but the incoming record; the
+// current store is whole, whatever became of any write. A crash leaves parts, of
+// which only pages that verify are used again, after they have been written and
+// synced once more, and whole files, which were synced before they got their
+// names. During step 4 the record has one name or the other: steps 1 to 3 are
+// durable, so either store is whole. After it the new store counts, and whatever
+// of the old one is left goes at the next start. A record goes after the files of
+// its directory, so that none are forgotten.
+//
+// A sealed segment can be linked from one directory to another, because nobody
+// writes to it again while both are there. If a later process finds its footer
+// damaged and rewrites it, that is the same footer, or the other copy, which is
+// not current yet, fails its check and is fetched anew.
+//
 // # How it fails
 //
 //   - Disk full: Options.OnNoSpace is told, Commit returns ErrNoSpace, appends go
@@ -217,6 +253,8 @@
 //   - A damaged footer: the pages are read in its place, and a new footer is
 //     written in the next incarnation.
 //   - A damaged slot: the other one has the same content.
+//   - A fault of a peer from which a store is received: *FetchError. The current
+//     store does not notice anything that goes wrong with an incoming one.
 //   - Bytes that were never written, in the right place with a right checksum:
 //     not detected. That takes a forger.
 package pagestore

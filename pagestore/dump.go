@@ -76,7 +76,7 @@ func dumpSegment(fsys disk.FS, w io.Writer, e segmentEntry) error {
 		return err
 	}
 	defer file.Close()
-	r := pageReader{file: file, at: place{file: name, segment: e.id, epoch: e.epoch}, end: max(e.end, e.footerEnd)}
+	r := pageReader{file: file, at: place{file: name, segment: e.id, epoch: e.epoch}, end: e.fileEnd()}
 	for {
 		at := r.at
 		page, h, err := r.next()

@@ -38,6 +38,21 @@ type segmentEntry struct {
 	live      uint64 // bytes, estimated at the commit; for people
 }
 
+// fileEnd is how much of the segment's file belongs to the checkpoint.
+func (e segmentEntry) fileEnd() int64 { return max(e.end, e.footerEnd) }
+
+// blobs returns the lengths of the blobs of an Export, checksums included.
+func (m *manifest) blobs() []int64 {
+	lengths := make([]int64, 0, len(m.segments)+1)
+	for _, e := range m.segments {
+		lengths = append(lengths, e.fileEnd()+sumBytes)
+	}
+	if m.state.fileName() != "" {
+		lengths = append(lengths, m.state.bytes+sumBytes)
+	}
+	return lengths
+}
+
 // stateRef is the state of a checkpoint, or tells which file it is in. Sequence 0
 // is no state.
 type stateRef struct {
@@ -50,6 +65,12 @@ type stateRef struct {
 // encode returns the manifest as it stands in its slot, padded with zeroes to
 // whole units.
 func (m *manifest) encode() []byte {
+	b := m.encodeBare()
+	return b[:cap(b)]
+}
+
+// encodeBare is encode without the padding; the padding is in the capacity.
+func (m *manifest) encodeBare() []byte {
 	le := binary.LittleEndian
 	length := manifestHeadBytes + pad8(len(m.meta)) + pad8(len(m.state.inline)) + len(m.segments)*segmentEntryBytes
 	b := make([]byte, manifestHeadBytes, roundUp(int64(length)))
@@ -81,7 +102,7 @@ func (m *manifest) encode() []byte {
 		b = e.append(b)
 	}
 	le.PutUint64(b, xxhash.Sum64(b[8:]))
-	return b[:cap(b)]
+	return b
 }
 
 func pad8(n int) int { return (n + 7) &^ 7 }

@@ -153,7 +153,7 @@ func (m *manifest) present(files map[string]int64) error {
 	for _, e := range m.segments {
 		at := place{file: segmentName(e.id)}
 		size, ok := files[at.file]
-		need := max(e.end, e.footerEnd)
+		need := e.fileEnd()
 		if !ok {
 			return at.corrupt("segment file is missing", uint64(need), 0)
 		}
@@ -201,7 +201,7 @@ func (s *Store) recover(r *inspection) error {
 		return err
 	}
 	for _, e := range r.root.segments {
-		if err := table[e.id].cutOff(max(e.end, e.footerEnd)); err != nil {
+		if err := table[e.id].cutOff(e.fileEnd()); err != nil {
 			return err
 		}
 	}
@@ -233,15 +233,17 @@ func (s *Store) recoverSegment(e segmentEntry) (*segment, error) {
 	seg.tally.add(int64(e.records), e.end) // until Hints knows better
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pageBytes.Add(max(e.end, e.footerEnd))
+	s.pageBytes.Add(e.fileEnd())
 	s.mu.order = append(s.mu.order, seg)
 	return seg, nil
 }
 
 // cutOff removes what lies behind the checkpoint. It need not be durable: the
 // next Open would do it again, and the footer that takes its place is synced.
-func (g *segment) cutOff(want int64) error {
-	f := g.file.Load()
+func (g *segment) cutOff(want int64) error { return cutBack(g.file.Load(), want) }
+
+// cutBack makes a file no longer than want.
+func cutBack(f disk.File, want int64) error {
 	size, err := f.Size()
 	if err == nil && size > want {
 		err = f.Truncate(want)
@@ -295,5 +297,6 @@ func (s *Store) closeFiles() {
 	for _, seg := range s.list() {
 		seg.release()
 	}
+	s.holdStateLocked("")
 	s.committing.roots.close()
 }

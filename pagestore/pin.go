@@ -40,6 +40,18 @@ func (p Pin) Release() {
 	}
 }
 
+// Idle tells whether no Pin is held.
+func (s *Store) Idle() bool {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	for _, d := range s.committing.dropped {
+		if d.age.held.Load() > 0 {
+			return false
+		}
+	}
+	return s.pins.age.Load().held.Load() == 0
+}
+
 // doomed are segments that no manifest names any more, with the age in which
 // that became so.
 type doomed struct {

@@ -53,6 +53,8 @@ type segment struct {
 	cutEnd     int64
 	cutRecords uint64
 	synced     int64 // up to here fdatasync has been called
+	summed     int64 // sum is that of the file up to here, 0: not known
+	sum        uint64
 	// footerEnd is where the hint footer ends, which begins at end; 0 without
 	// a footer.
 	footerEnd int64

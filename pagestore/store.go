@@ -43,6 +43,7 @@ type Store struct {
 		noSpace  error  // the disk is full, as far as known
 		failures uint64 // writes behind that failed for lack of space
 		err      error  // final: fatal error or ErrClosed
+		closed   bool
 	}
 
 	// wake tells the write behind to look again. flushing is held by whoever
@@ -59,6 +60,7 @@ type Store struct {
 		roots   roots
 		cut     uint64 // the newest Cut committed
 		last    manifest
+		state   *shared  // the state file that last names, nil if it has none
 		litter  []string // state files of attempts that failed
 		dropped []*doomed
 	}
@@ -143,24 +145,36 @@ func (s *Store) NoSpace() error {
 	return s.mu.noSpace
 }
 
-// Close stops the write behind and closes the files. What was not committed is
-// lost. No other call may be under way but those of readers, which fail.
-func (s *Store) Close() error {
+// Retire ends all writing, as Close does, and leaves what is there readable
+// until Close: for a store whose place another one has taken.
+func (s *Store) Retire() {
 	s.mu.Lock()
-	if s.mu.err == ErrClosed {
-		s.mu.Unlock()
-		return ErrClosed
-	}
-	err := s.mu.err
 	s.mu.err = ErrClosed
 	s.mu.progress.Broadcast()
 	s.mu.Unlock()
 	s.nudge()
 	s.done.Wait()
+}
+
+// Close stops the write behind and closes the files. What was not committed is
+// lost. No other call may be under way but those of readers, which fail.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.mu.closed = true
+	err := s.mu.err
+	s.mu.Unlock()
+	s.Retire()
 	s.committing.Lock()
 	defer s.committing.Unlock()
 	s.segments.Store(&map[segmentID]*segment{})
 	s.closeFiles()
+	if err == ErrClosed {
+		err = nil
+	}
 	return err
 }
 

@@ -61,6 +61,7 @@ func eachSeed(t *testing.T, fallback int, fn func(seed uint64) error) {
 type world struct {
 	rng  *rand.Rand
 	disk *disk.Mem
+	dir  disk.FS // where the store lies, if not in the root
 	s    *Store
 	opts Options
 
@@ -117,7 +118,11 @@ func (w *world) watch() {
 
 // start opens the store and takes the model to what was found.
 func (w *world) start() error {
-	found, hints, s, err := recovered(w.disk, w.opts, w.possible, w.size)
+	dir := w.dir
+	if dir == nil {
+		dir = w.disk
+	}
+	found, hints, s, err := recovered(dir, w.opts, w.possible, w.size)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ func (c *core) takeCommitted(g *group) bool {
 	for _, e := range g.ents {
 		g.batches = append(g.batches, c.under.settle(e))
 	}
+	c.proposeAgain()
 	return true
 }
 

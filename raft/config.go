@@ -32,6 +32,11 @@ type Config struct {
 	// Applied is above 0: a store without its log is refused.
 	NewLog NewLogMode
 
+	// StandAlone makes this member the only one of its cluster, whatever the
+	// others are: etcd's --force-new-cluster. For disasters: two members started
+	// with it are two clusters.
+	StandAlone bool
+
 	// Applied, AppliedTerm and ConfState are the state machine's durable
 	// position and membership (wire bytes of raftpb.ConfState). For a new
 	// cluster Applied is 0 and ConfState lists the first voters.

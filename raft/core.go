@@ -60,6 +60,8 @@ type core struct {
 	fwdSeq  uint64   // of the newest batch forwarded
 	prop    proposal // scratch
 	stalled bool     // RawNode refused a proposal; until the next tick or leader
+	// leaderLost: what was sent to the leader may be lost; until the next tick.
+	leaderLost bool
 
 	committed fifo[applyItem] // for the state machine
 	fx        effects
@@ -162,6 +164,11 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 	if c.err != nil {
 		return c.err
 	}
+	if c.cfg.StandAlone {
+		if err := c.standAlone(); err != nil {
+			return err
+		}
+	}
 	c.rn, err = etcdraft.NewRawNode(&etcdraft.Config{
 		ID:                        c.cfg.ID,
 		ElectionTick:              c.cfg.electionTicks(),
@@ -226,7 +233,9 @@ func (c *core) tick() {
 	c.watchLog()
 	c.handOver()
 	c.expireProposals()
+	c.forwardAgain()
 	c.expireReads()
+	c.leaderLost = false
 }
 
 // watchLog ends a member whose log does not answer any more: nobody knows what
@@ -249,18 +258,28 @@ func (c *core) handOver() {
 	}
 }
 
-// transferAway starts to hand leadership to the voter that is furthest ahead.
-func (c *core) transferAway() {
-	var to, match uint64
+// transferAway starts to hand leadership to the voter that is furthest ahead
+// among those that were heard lately, or among all if none was. It returns 0 if
+// there is none or this member does not lead.
+func (c *core) transferAway() (to uint64) {
+	if c.err != nil || !c.lead.isLeader {
+		return 0
+	}
+	var match uint64
+	active := false
 	c.rn.WithProgress(func(id uint64, typ etcdraft.ProgressType, pr tracker.Progress) {
-		if typ == etcdraft.ProgressTypePeer && id != c.cfg.ID && pr.Match >= match {
-			to, match = id, pr.Match
+		if typ != etcdraft.ProgressTypePeer || id == c.cfg.ID || active && !pr.RecentActive {
+			return
+		}
+		if to == 0 || pr.RecentActive && !active || pr.Match >= match {
+			to, match, active = id, pr.Match, pr.RecentActive
 		}
 	})
 	if to != 0 {
 		c.rn.TransferLeader(to)
 		c.drain()
 	}
+	return to
 }
 
 // leavesFirst: a leader does not propose that it ceases to be a voter. It hands
@@ -305,6 +324,11 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 		}
 	}
 	err := c.rn.Step(m)
+	if err != nil && m.GetType() == raftpb.MsgProp {
+		// Leadership is being handed over, or too much is uncommitted: the batch
+		// will come again.
+		c.admit.undo(m)
+	}
 	c.drain()
 	return err
 }

@@ -75,10 +75,11 @@
 // that has it durable, and durable here.
 //
 // A waiter is matched by index and term, or for a forwarded batch by an
-// identity that is never used again, never by index alone. ErrLeaderChanged,
+// identity that is never used again, never by index alone. A batch that another
+// leader's entries have passed by is proposed again: that it will not be applied
+// as what it was follows from terms growing along the log, see underway.settle.
 // ErrProposalDropped, ErrNoLeader and ErrConfChangeRefused are certain: the
-// operation is not applied and never will be. That follows from terms growing
-// along the log, see underway.settle. ErrTimeout and ErrStopped are not certain.
+// operation is not applied and never will be. ErrTimeout and ErrStopped are not.
 //
 // A forwarded batch enters the log at most once, although the network may
 // duplicate and delay it, see admission.

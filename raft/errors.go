@@ -15,14 +15,13 @@ var (
 	// ErrStopped: the member is stopping or broken. From Propose: not
 	// proposed. Through Dropped: the fate of the operation is unknown.
 	ErrStopped = errors.New("raft: stopped")
-	// ErrNoLeader: the operation waited in vain for a leader; it was never
-	// proposed.
+	// ErrNoLeader: the operation waited in vain for a leader; it is not
+	// applied and never will be.
 	ErrNoLeader = errors.New("raft: no leader")
 	// ErrProposalDropped: refused before it entered any log.
 	ErrProposalDropped = errors.New("raft: proposal dropped")
-	// ErrLeaderChanged: an entry of a later term was committed first, so the
-	// operation is certainly not applied and never will be. For a read: the
-	// leader changed while the read was confirmed.
+	// ErrLeaderChanged: for a read, this member ceased to lead while the read
+	// was confirmed. For a transfer of leadership, somebody else leads.
 	ErrLeaderChanged = errors.New("raft: leader changed")
 	// ErrTimeout: not committed within Config.ProposalTimeoutMillis; it may
 	// still be applied later.

@@ -13,6 +13,7 @@ import (
 
 	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -318,12 +319,25 @@ func (n *Node) Step(m *raftpb.Message) error {
 	return err
 }
 
-// ReportUnreachable tells that the last message to a peer was not delivered.
+// StepAll takes messages from a peer, in order, as one step: what they append
+// is one write. Messages that cannot be taken are dropped, as a network may.
+func (n *Node) StepAll(ms []*raftpb.Message) {
+	n.mu.Lock()
+	for _, m := range ms {
+		if err := n.mu.c.stepMessage(m); err != nil {
+			n.cfg.Logger.Debug("a message from a peer was not taken", zap.Stringer("type", m.GetType()), zap.Error(err))
+		}
+	}
+	n.exit(true)
+}
+
+// ReportUnreachable tells that messages to a peer may not have been delivered.
 func (n *Node) ReportUnreachable(id uint64) {
 	n.mu.Lock()
-	if n.mu.c.err == nil {
-		n.mu.c.rn.ReportUnreachable(id)
-		n.mu.c.drain()
+	if c := n.mu.c; c.err == nil {
+		c.leaderLost = c.leaderLost || id == c.lead.lead
+		c.rn.ReportUnreachable(id)
+		c.drain()
 	}
 	n.exit(true)
 }
@@ -370,6 +384,25 @@ func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 	c.rn.TransferLeader(to)
 	c.drain()
 	n.exit(true)
+	return n.awaitLeader(ctx, to, changed)
+}
+
+// HandOver is TransferLeadership to the peer that is best prepared. A member
+// that does not lead, or has nobody to hand over to, returns at once.
+func (n *Node) HandOver(ctx context.Context) error {
+	n.mu.Lock()
+	changed := n.LeaderNotify()
+	to := n.mu.c.transferAway()
+	n.exit(true)
+	if to == 0 {
+		return nil
+	}
+	return n.awaitLeader(ctx, to, changed)
+}
+
+// awaitLeader waits until to leads; that somebody else does is an error.
+// changed is the channel of the change to come.
+func (n *Node) awaitLeader(ctx context.Context, to uint64, changed <-chan struct{}) error {
 	for {
 		if lead := n.pub.lead.Load(); lead == to {
 			return nil

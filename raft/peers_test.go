@@ -120,19 +120,82 @@ func TestReadsWaitForTheApplied(t *testing.T) {
 	}
 }
 
-func TestReadsFailWhenTheLeaderChanges(t *testing.T) {
+// TestReadsFollowTheLeader: a question that a leader did not answer goes to the
+// next one; without a leader for two elections the reader is told.
+func TestReadsFollowTheLeader(t *testing.T) {
 	p := newPeers(t, []uint64{1, 2, 3}, nil)
 	p.heartbeat(2, 5)
-	asked, waiting := newReader(), newReader()
-	p.n.ReadIndex(asked)
+	r := newReader()
+	p.n.ReadIndex(r)
+	first := p.take(raftpb.MsgReadIndex)
 	p.heartbeat(3, 6)
-	if err := <-asked.done; !errors.Is(err, ErrLeaderChanged) {
-		t.Errorf("asked the old leader, got %v", err)
+	second := p.take(raftpb.MsgReadIndex)
+	if len(second) != 1 || second[0].GetTo() != 3 || bytes.Equal(second[0].GetEntries()[0].GetData(), first[0].GetEntries()[0].GetData()) {
+		t.Fatalf("asked %v", second)
 	}
-	p.out = nil
-	p.n.ReadIndex(waiting)
-	if q := p.take(raftpb.MsgReadIndex); len(q) != 1 || q[0].GetTo() != 3 {
-		t.Errorf("asked %v", q)
+	p.confirm(first[0], 3, 6, 1)
+	p.settle()
+	if len(r.done) != 0 {
+		t.Fatal("the answer to the first question was taken")
+	}
+	p.confirm(second[0], 3, 6, 1)
+	p.settle()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+	cutOff := newReader()
+	p.n.ReadIndex(cutOff)
+	for range 60 {
+		p.st.Tick()
+		p.settle()
+	}
+	if len(cutOff.done) != 1 {
+		t.Fatal("not told that there is no leader")
+	}
+	if err := <-cutOff.done; !errors.Is(err, ErrNoLeader) {
+		t.Error(err)
+	}
+}
+
+// TestReadsOfADeposedLeaderFail: another member may be able to answer.
+func TestReadsOfADeposedLeaderFail(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.lead()
+	r := newReader()
+	p.n.ReadIndex(r)
+	p.heartbeat(3, 6)
+	if err := <-r.done; !errors.Is(err, ErrLeaderChanged) {
+		t.Error(err)
+	}
+}
+
+// TestPassedByIsProposedAgain: a forwarded batch that no leader has taken up is
+// forwarded to the next one as soon as that has committed.
+func TestPassedByIsProposedAgain(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.heartbeat(2, 5)
+	w := newWaiter("a")
+	if err := p.n.Propose([]byte(w.op), w); err != nil {
+		t.Fatal(err)
+	}
+	lost := p.take(raftpb.MsgProp)
+	e2 := testEntry(2, 6, "")
+	p.step(&raftpb.Message{
+		Type: raftpb.MsgApp.Enum(), From: new(uint64(3)), Term: new(uint64(6)), Index: new(uint64(1)), LogTerm: new(uint64(1)),
+		Commit: new(uint64(2)), Entries: []*raftpb.Entry{e2},
+	})
+	p.settle()
+	again := p.take(raftpb.MsgProp)
+	if len(again) != 1 || again[0].GetTo() != 3 || bytes.Equal(again[0].GetEntries()[0].GetData(), lost[0].GetEntries()[0].GetData()) {
+		t.Fatalf("forwarded %v", again)
+	}
+	p.step(&raftpb.Message{
+		Type: raftpb.MsgApp.Enum(), From: new(uint64(3)), Term: new(uint64(6)), Index: new(uint64(2)), LogTerm: new(uint64(6)),
+		Commit: new(uint64(3)), Entries: []*raftpb.Entry{testEntry(3, 6, string(again[0].GetEntries()[0].GetData()))},
+	})
+	p.settle()
+	if got := w.result(); got != "applied" {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -297,5 +360,37 @@ func TestHungLog(t *testing.T) {
 	}
 	if p.n.Err() == nil {
 		t.Error("goes on although its log is hung")
+	}
+}
+
+// TestLostForwardIsRepeated: what is forwarded and shows no effect is sent
+// again, at once if the leader could not be reached, under the same identity.
+func TestLostForwardIsRepeated(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.heartbeat(2, 5)
+	w := newWaiter("a")
+	if err := p.n.Propose([]byte(w.op), w); err != nil {
+		t.Fatal(err)
+	}
+	first := p.take(raftpb.MsgProp)
+	p.n.ReportUnreachable(3)
+	p.st.Tick()
+	if again := p.take(raftpb.MsgProp); len(again) != 0 {
+		t.Fatalf("repeated without a reason: %v", again)
+	}
+	p.n.ReportUnreachable(2)
+	p.st.Tick()
+	again := p.take(raftpb.MsgProp)
+	if len(again) != 1 || again[0].GetTo() != 2 || !bytes.Equal(again[0].GetEntries()[0].GetData(), first[0].GetEntries()[0].GetData()) {
+		t.Fatalf("repeated %v", again)
+	}
+	repeats := 0
+	for range 25 {
+		p.st.Tick()
+		p.heartbeat(2, 5)
+		repeats += len(p.take(raftpb.MsgProp))
+	}
+	if repeats != 2 {
+		t.Errorf("repeated %d times in 2.5 election timeouts", repeats)
 	}
 }

@@ -53,6 +53,18 @@ func (q *readQueue) stop() {
 	q.mu.stopped = true
 }
 
+// putBack returns reads whose question was put to a leader that is none any
+// more. They were admitted before, so the bound does not apply.
+func (q *readQueue) putBack(ws []ReadWaiter, tick uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.mu.waiters) == 0 || tick < q.mu.tick {
+		q.mu.tick = tick
+	}
+	q.mu.waiters = append(q.mu.waiters, ws...)
+	q.waiting.Add(int64(len(ws)))
+}
+
 // oldest returns the tick of the oldest waiting read.
 func (q *readQueue) oldest() (tick uint64, ok bool) {
 	q.mu.Lock()
@@ -183,6 +195,14 @@ func (c *core) ask(r readRound) {
 	c.drain()
 }
 
+// askAgain puts reads back that a leader did not answer; the next one is asked.
+func (c *core) askAgain() {
+	for c.rounds.asked.len() > 0 {
+		r := c.rounds.asked.pop()
+		c.reads.putBack(r.waiters, r.since)
+	}
+}
+
 // readConfirmed takes an answer from RawNode.
 func (c *core) readConfirmed(index uint64, ctx []byte) {
 	if len(ctx) == 24 && u64at(ctx, 0) == c.cfg.ID && u64at(ctx, 1) == c.cfg.Session {
@@ -192,7 +212,8 @@ func (c *core) readConfirmed(index uint64, ctx []byte) {
 }
 
 // expireReads asks again where no answer came, and gives up on reads that have
-// waited as long as a proposal may.
+// waited as long as a proposal may, or for two elections without a leader: then
+// this member is likely to be cut off, and another one can answer.
 func (c *core) expireReads() {
 	retry, limit := c.cfg.ticks(c.cfg.ReadRetryMillis), c.cfg.ticks(c.cfg.ProposalTimeoutMillis)
 	if c.now > limit {
@@ -202,9 +223,15 @@ func (c *core) expireReads() {
 			c.rounds.tell(ws, ErrTimeout)
 		}
 	}
+	if patience := 2 * uint64(c.cfg.electionTicks()); c.lead.lead == 0 && c.now > patience {
+		if tick, ok := c.reads.oldest(); ok && tick < c.now-patience {
+			ws, _ := c.reads.take()
+			c.rounds.tell(ws, ErrNoLeader)
+		}
+	}
 	for n := c.rounds.asked.len(); n > 0; n-- {
 		r := c.rounds.asked.pop()
-		if c.now-r.asked >= retry {
+		if c.now-r.asked >= retry || c.leaderLost {
 			c.ask(r)
 		} else {
 			c.rounds.asked.push(r)

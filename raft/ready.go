@@ -60,9 +60,15 @@ func (c *core) noteLeader(ss *etcdraft.SoftState) {
 		c.termStart = c.st.runs.back().index
 	}
 	known := lead != 0 || c.lead.lead != 0
+	led := c.lead.isLeader
 	c.lead = now
 	c.stalled = false
-	c.rounds.failAsked(ErrLeaderChanged)
+	if led {
+		// Cut off, perhaps: the readers may have better luck with another member.
+		c.rounds.failAsked(ErrLeaderChanged)
+	} else {
+		c.askAgain()
+	}
 	c.fx.lead = true
 	if known {
 		ev := now // escapes only here

@@ -3,8 +3,9 @@ package raft
 import "go.etcd.io/raft/v3/raftpb"
 
 // underway holds the batches that have left the queue and whose fate is open.
-// It ends each in one of two ways: settle returns it with its committed entry,
-// or it becomes a drop.
+// It ends each in one of three ways: settle returns it with its committed
+// entry, or it becomes a drop, or it is certain never to be committed as what
+// it was and is to be proposed again.
 type underway struct {
 	member, session uint64
 
@@ -12,6 +13,7 @@ type underway struct {
 	fwd    fifo[*batch] // sent to a leader, in order of (term, seq)
 	fwdOps int          // operations in fwd
 	drops  []drop       // to be told, without the core's lock
+	again  []*batch     // oldest first
 }
 
 func (u *underway) drop(b *batch, err error) { u.drops = append(u.drops, drop{b, err}) }
@@ -30,13 +32,14 @@ func (u *underway) takeFwd(i int) *batch {
 
 // settle resolves what the committed entry e means for the batches, and returns
 // the one that it is. Terms only grow along the log: when an entry of term t is
-// committed, no entry of an earlier term will ever be. So a batch is dropped
-// for certain as soon as the log has passed it by. Index and term together name
-// one entry for ever; an index alone may have been used again by another leader.
+// committed, no entry of an earlier term will ever be. So as soon as the log has
+// passed a batch by, it may be proposed again without being applied twice. Index
+// and term together name one entry for ever; an index alone may have been used
+// again by another leader.
 func (u *underway) settle(e *raftpb.Entry) *batch {
 	id := entryID{e.GetIndex(), e.GetTerm()}
 	for u.fwd.len() > 0 && (*u.fwd.front()).id.term < id.term {
-		u.drop(u.takeFwd(0), ErrLeaderChanged)
+		u.again = append(u.again, u.takeFwd(0))
 	}
 	for u.own.len() > 0 {
 		b := *u.own.front()
@@ -51,7 +54,7 @@ func (u *underway) settle(e *raftpb.Entry) *batch {
 		if b.id.term > id.term || (b.id.term == id.term && b.id.index > id.index) {
 			break
 		}
-		u.drop(u.own.pop(), ErrLeaderChanged)
+		u.again = append(u.again, u.own.pop())
 	}
 	return u.settleFwd(e)
 }
@@ -140,6 +143,14 @@ func (a *admission) admit(m *raftpb.Message, term uint64) bool {
 		a.seen[run] = w
 	}
 	return w.first(org.seq)
+}
+
+// undo makes room for a batch that was admitted and did not enter the log.
+func (a *admission) undo(m *raftpb.Message) {
+	org, err := originOf(m.GetEntries()[0])
+	if w := a.seen[[2]uint64{org.member, org.session}]; err == nil && w != nil && w.max-org.seq < 64 {
+		w.bits &^= 1 << (w.max - org.seq)
+	}
 }
 
 // seqWindow remembers which of the newest 64 sequence numbers were seen; older

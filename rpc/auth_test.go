@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 
 	"quire/api/authpb"
 	pb "quire/api/etcdserverpb"
@@ -449,3 +450,45 @@ func (fixedToken) Logged() bool                        { return true }
 func (fixedToken) Sign(string, uint64) (string, error) { return "", nil }
 func (fixedToken) Issued(uint64, string, string)       {}
 func (fixedToken) Revoked(string)                      {}
+
+// FuzzAuthRequests gives bytes of all kinds to the methods of the Auth service:
+// what the protobuf library does not understand is refused as such, and nothing else.
+func FuzzAuthRequests(f *testing.F) {
+	s := newTestServer(f, newFake(), func(c *Config) {
+		c.Raft, c.BcryptCost = &instantRaft{engine.Reply{Revision: 5}}, 4
+	})
+	requests := map[string]func() proto.Message{
+		"AuthEnable":           func() proto.Message { return &pb.AuthEnableRequest{} },
+		"AuthStatus":           func() proto.Message { return &pb.AuthStatusRequest{} },
+		"Authenticate":         func() proto.Message { return &pb.AuthenticateRequest{} },
+		"UserAdd":              func() proto.Message { return &pb.AuthUserAddRequest{} },
+		"UserGet":              func() proto.Message { return &pb.AuthUserGetRequest{} },
+		"UserDelete":           func() proto.Message { return &pb.AuthUserDeleteRequest{} },
+		"UserChangePassword":   func() proto.Message { return &pb.AuthUserChangePasswordRequest{} },
+		"UserGrantRole":        func() proto.Message { return &pb.AuthUserGrantRoleRequest{} },
+		"RoleGet":              func() proto.Message { return &pb.AuthRoleGetRequest{} },
+		"RoleGrantPermission":  func() proto.Message { return &pb.AuthRoleGrantPermissionRequest{} },
+		"RoleRevokePermission": func() proto.Message { return &pb.AuthRoleRevokePermissionRequest{} },
+	}
+	for _, m := range []wireMessage{
+		&pb.AuthUserAddRequest{Name: "u", Password: "p", Options: &authpb.UserAddOptions{NoPassword: true}},
+		&pb.AuthRoleGrantPermissionRequest{Name: "r", Perm: &authpb.Permission{Key: []byte("k"), RangeEnd: []byte{0}}},
+		&pb.AuthenticateRequest{Name: "u", Password: "p"},
+	} {
+		b, err := m.MarshalVT()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		f.Add(b[:len(b)-1])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for name, empty := range requests {
+			_, err := s.Invoke(t.Context(), authMethod+name, b)
+			refused := err != nil && StatusOf(err).Code == codes.Internal
+			if want := proto.Unmarshal(b, empty()) != nil; refused != want {
+				t.Errorf("%s: %v, malformed %v", name, err, want)
+			}
+		}
+	})
+}

@@ -50,11 +50,12 @@ type RangeCursor interface {
 	Next(dst []byte) (body []byte, rev int64, done bool, err error)
 }
 
-// Leases is the lessor of the leader.
+// Leases is the lessor of the cluster. What depends on its clocks may wait for the
+// leader.
 type Leases interface {
 	// LeaseRenew returns the TTL in seconds; engine.ErrLeaseNotFound.
-	LeaseRenew(id int64) (ttl int64, err error)
-	LeaseTimeToLive(id int64, withKeys bool) (engine.LeaseInfo, error)
+	LeaseRenew(ctx context.Context, id int64) (ttl int64, err error)
+	LeaseTimeToLive(ctx context.Context, id int64, withKeys bool) (engine.LeaseInfo, error)
 	Leases() []int64
 	// NewLeaseID returns a positive ID that is not in use.
 	NewLeaseID() int64

@@ -261,7 +261,7 @@ func (c *fakeCursor) Next(dst []byte) ([]byte, int64, bool, error) {
 	return b, c.f.rev, true, err
 }
 
-func (f *fake) LeaseRenew(id int64) (int64, error) {
+func (f *fake) LeaseRenew(_ context.Context, id int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ttl, ok := f.leases[id]
@@ -271,8 +271,8 @@ func (f *fake) LeaseRenew(id int64) (int64, error) {
 	return ttl, nil
 }
 
-func (f *fake) LeaseTimeToLive(id int64, withKeys bool) (engine.LeaseInfo, error) {
-	ttl, err := f.LeaseRenew(id)
+func (f *fake) LeaseTimeToLive(ctx context.Context, id int64, withKeys bool) (engine.LeaseInfo, error) {
+	ttl, err := f.LeaseRenew(ctx, id)
 	info := engine.LeaseInfo{ID: id, TTL: ttl, GrantedTTL: ttl}
 	if withKeys {
 		info.Keys = [][]byte{[]byte("k")}

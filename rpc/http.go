@@ -51,6 +51,12 @@ func onlyGet(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
+// ServeVersion and ServeHealth are for the peer port.
+func (s *Server) ServeVersion(w http.ResponseWriter, r *http.Request) { s.httpVersion(w, r) }
+
+// ServeHealth answers as /health.
+func (s *Server) ServeHealth(w http.ResponseWriter, r *http.Request) { s.httpHealth(w, r) }
+
 func (s *Server) httpVersion(w http.ResponseWriter, r *http.Request) {
 	if !onlyGet(w, r) {
 		return

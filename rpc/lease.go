@@ -73,7 +73,7 @@ func (s *Server) serveTimeToLive(c *Call) {
 			c.Fail(err)
 			return
 		}
-		info, err := s.cfg.Leases.LeaseTimeToLive(r.ID, r.Keys)
+		info, err := s.cfg.Leases.LeaseTimeToLive(c.Ctx, r.ID, r.Keys)
 		if r.Keys && s.cfg.Auth.Enabled() && s.cfg.Auth.Revision() != before {
 			err = auth.ErrOldRevision
 		}
@@ -154,7 +154,7 @@ func (k *keepAliveSession) Recv(msg []byte) error {
 	if err := k.mayRenew(r.ID); err != nil {
 		return err
 	}
-	ttl, err := cfg.Leases.LeaseRenew(r.ID)
+	ttl, err := cfg.Leases.LeaseRenew(k.stream.Ctx, r.ID)
 	if errors.Is(err, engine.ErrLeaseNotFound) {
 		ttl, err = 0, nil
 	}

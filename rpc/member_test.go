@@ -62,7 +62,7 @@ func newRealMember(t testing.TB, change ...func(*Config)) *realMember {
 	m.engine.Start()
 	f := newFake()
 	cfg := f.config()
-	cfg.Raft, cfg.KV, cfg.Leases, cfg.Space, cfg.Upkeep, cfg.Members = m.node, m.engine, m.engine, m.engine, m.engine, m.engine.Members
+	cfg.Raft, cfg.KV, cfg.Leases, cfg.Space, cfg.Upkeep, cfg.Members = m.node, m.engine, ownLeases{m.engine}, m.engine, m.engine, m.engine.Members
 	cfg.RaftStatus = func() RaftStatus {
 		s := m.node.Status()
 		return RaftStatus{Lead: s.Lead, Term: uint64(s.Term), Commit: uint64(s.Commit), Applied: uint64(s.Applied), IsLeader: s.IsLeader}
@@ -107,6 +107,8 @@ func (m *realMember) Publish(events []engine.Event, rev int64) {
 }
 
 // WantsPrev implements engine.Publisher.
+func (m *realMember) Restored(rev int64) { m.hub.Restored(rev) }
+
 func (m *realMember) WantsPrev() bool { return m.ready.Load() && m.hub.WantsPrev() }
 
 type realHistory struct{ e *engine.Engine }
@@ -122,4 +124,11 @@ func (h realHistory) Events(dst []watchfanout.Event, from int64, maxBytes int, w
 		dst = append(dst, watchfanout.Event(e))
 	}
 	return dst, next, err
+}
+
+// ownLeases are the leases of a cluster of one: nobody else is asked.
+type ownLeases struct{ *engine.Engine }
+
+func (l ownLeases) LeaseTimeToLive(_ context.Context, id int64, withKeys bool) (engine.LeaseInfo, error) {
+	return l.Engine.LeaseTimeToLive(id, withKeys)
 }

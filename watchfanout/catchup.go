@@ -48,25 +48,32 @@ func (w *worker) run() {
 	defer h.wg.Done()
 	for {
 		s, ok := h.work.next()
-		switch {
-		case !ok:
+		if !ok {
 			return
-		case s == nil:
-			h.shed(false)
-			continue
-		case h.overBudget():
-			h.work.park(s)
-			h.checkBudget()
-			continue
 		}
-		more := w.step(s)
-		s.q.mu.Lock()
-		more = more || s.q.again
-		s.q.busy, s.q.again = false, false
-		s.q.mu.Unlock()
-		if more {
-			h.schedule(s)
-		}
+		w.serve(s)
+	}
+}
+
+// serve does what the work list says.
+func (w *worker) serve(s *Stream) {
+	h := w.hub
+	switch {
+	case s == nil:
+		h.shed(false)
+		return
+	case h.overBudget():
+		h.work.park(s)
+		h.checkBudget()
+		return
+	}
+	more := w.step(s)
+	s.q.mu.Lock()
+	more = more || s.q.again
+	s.q.busy, s.q.again = false, false
+	s.q.mu.Unlock()
+	if more {
+		h.schedule(s)
 	}
 }
 

@@ -45,8 +45,11 @@ func NewHub(h History, o Options) *Hub {
 	hub := &Hub{history: h, opts: o.withDefaults(), streams: map[*Stream]struct{}{}, check: make(chan struct{}, 1), done: make(chan struct{})}
 	_, rev := h.Bounds()
 	hub.rev.Store(rev)
-	hub.work.init()
+	hub.work.init(hub.opts.Inline)
 	hub.ticks.init()
+	if hub.opts.Inline {
+		return hub
+	}
 	hub.wg.Add(hub.opts.Workers + 2)
 	for range hub.opts.Workers {
 		go (&worker{hub: hub}).run()
@@ -66,6 +69,22 @@ func (h *Hub) Close() {
 	h.ticks.close()
 	close(h.done)
 	h.wg.Wait()
+}
+
+// RunPending does a piece of the work that is due, on the calling goroutine, and
+// says whether there was any. For a hub with Options.Inline.
+func (h *Hub) RunPending() bool {
+	select {
+	case <-h.check:
+		h.recheckAll()
+		return true
+	default:
+	}
+	s, ok := h.work.next()
+	if ok {
+		(&worker{hub: h}).serve(s)
+	}
+	return ok
 }
 
 // WantsPrev says whether any watcher asked for previous values.

@@ -35,6 +35,9 @@ type Options struct {
 	// MaxControls bounds a stream's unread answers to create and cancel
 	// requests; past it Create and Cancel say ErrBusy. Default 1024.
 	MaxControls int
+	// Inline starts no goroutine and no timer: the owner calls RunPending, and
+	// there are no interval progress notifications. For simulations.
+	Inline bool
 	// OnHistoryError is told of a failed history read other than a compacted
 	// one. The watchers that needed it are canceled with the error's text.
 	OnHistoryError func(error)

@@ -30,9 +30,13 @@ func (h *Hub) recheckLoop() {
 			return
 		case <-h.check:
 		}
-		for _, s := range h.allStreams() {
-			s.recheck()
-		}
+		h.recheckAll()
+	}
+}
+
+func (h *Hub) recheckAll() {
+	for _, s := range h.allStreams() {
+		s.recheck()
 	}
 }
 

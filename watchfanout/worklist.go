@@ -22,9 +22,13 @@ type workList struct {
 	planned *time.Timer // for the next shed
 	shed    bool
 	closed  bool
+	inline  bool // nobody waits in next, and no timer runs
 }
 
-func (w *workList) init() { w.cond = sync.NewCond(&w.mu) }
+func (w *workList) init(inline bool) {
+	w.cond = sync.NewCond(&w.mu)
+	w.inline = inline
+}
 
 func (w *workList) add(s *Stream) {
 	w.mu.Lock()
@@ -69,6 +73,10 @@ func (w *workList) planShed() {
 	if w.planned != nil || w.closed {
 		return
 	}
+	if w.inline {
+		w.shed = true
+		return
+	}
 	w.planned = time.AfterFunc(shedInterval, func() {
 		w.mu.Lock()
 		w.planned, w.shed = nil, true
@@ -87,11 +95,15 @@ func (w *workList) close() {
 	w.cond.Broadcast()
 }
 
-// next waits for work: a stream, or nil for shedding.
+// next waits for work: a stream, or nil for shedding. It is false when the list is
+// closed, and inline when there is no work.
 func (w *workList) next() (s *Stream, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for !w.closed && !w.shed && w.head == len(w.fifo) {
+		if w.inline {
+			return nil, false
+		}
 		w.cond.Wait()
 	}
 	switch {

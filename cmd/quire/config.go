@@ -37,6 +37,11 @@ type Config struct {
 	PreVote             bool
 	StrictReconfigCheck bool
 	MaxLearners         int
+	ElectionTickAdvance bool
+	// SnapshotBytesPerSecond is quire's own: what leaves of snapshots for peers.
+	SnapshotBytesPerSecond int64
+	RaftReadTimeout        time.Duration
+	RaftWriteTimeout       time.Duration
 
 	// Clustering
 	AdvertisePeerURLs   urlList
@@ -44,6 +49,7 @@ type Config struct {
 	InitialCluster      string
 	ClusterState        string
 	ClusterToken        string
+	ForceNewCluster     bool
 	DiscoveryFallback   string
 
 	// Security
@@ -93,6 +99,7 @@ type Config struct {
 	ConfigFile  string
 	ShowVersion bool
 	set         map[string]bool // flags that a source has set
+	existing    bool            // the data directory must have been initialised
 }
 
 // etcd's limits and names.

@@ -44,13 +44,19 @@ func export(s *subrun) error {
 		return fmt.Errorf("%s holds no data of quire: %w", cfg.DataDir, err)
 	}
 	cfg.settle()
-	m, err := openMember(cfg, zap.NewNop(), prometheus.NewRegistry(), observation{})
+	cfg.existing = true
+	ctx, cancel := context.WithTimeout(context.Background(), exportWait)
+	defer cancel()
+	m, err := openMember(ctx, cfg, surroundings{log: zap.NewNop(), reg: prometheus.NewRegistry(), offline: true})
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), exportWait)
-	defer cancel()
-	err = m.awaitApplied(ctx)
+	// One of several members cannot tell alone what else of its log is committed.
+	if len(m.engine.Members()) > 1 {
+		err = m.awaitCommitted(ctx)
+	} else {
+		err = m.awaitApplied(ctx)
+	}
 	if err == nil {
 		err = saveSnapshot(ctx, m.engine, args[0])
 	}

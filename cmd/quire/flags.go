@@ -99,7 +99,7 @@ func (f *flagSet) addMember() {
 	f.BoolVar(&c.ReusePort, "socket-reuse-port", false, "set SO_REUSEPORT on listeners")
 	f.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "set SO_REUSEADDR on listeners")
 	f.Var(&c.Features, "feature-gates", "etcd's feature gates, Name=true|false,...; they are\n    "+gateList())
-	f.nothing("initial-election-tick-advance", true, "fast-forward the first election")
+	f.BoolVar(&c.ElectionTickAdvance, "initial-election-tick-advance", true, "wait only one heartbeat for a leader at the start")
 	f.nothing("max-snapshots", uint(5), "snapshot files to keep")
 	f.nothing("max-wals", uint(5), "log files to keep")
 	f.BoolVar(&c.LockMemory, "memory-mlock", false, "keep the process's memory from being swapped out")
@@ -107,8 +107,8 @@ func (f *flagSet) addMember() {
 	f.nothing("backend-batch-interval", time.Duration(0), "of etcd's storage engine")
 	f.nothing("backend-batch-limit", 0, "of etcd's storage engine")
 	f.BoolVar(&c.EnableGateway, "enable-grpc-gateway", true, "serve the JSON API (/v3/kv/put and so on) beside gRPC")
-	f.nothing("raft-read-timeout", 5*time.Second, "read timeout of a peer connection")
-	f.nothing("raft-write-timeout", 5*time.Second, "write timeout of a peer connection")
+	f.DurationVar(&c.RaftReadTimeout, "raft-read-timeout", 5*time.Second, "silence after which a peer connection is given up")
+	f.DurationVar(&c.RaftWriteTimeout, "raft-write-timeout", 5*time.Second, "time that a write to a peer may take")
 	f.StringVar(&c.ConfigFile, "config-file", "", "YAML file with all settings; other flags and the environment are then ignored")
 	f.BoolVar(&c.ShowVersion, "version", false, "print the version and exit")
 }
@@ -219,12 +219,13 @@ func (f *flagSet) addLogging() {
 
 // addOwn adds what etcd does not have.
 func (f *flagSet) addOwn() {
+	f.Int64Var(&f.cfg.SnapshotBytesPerSecond, "snapshot-bytes-per-second", 0, "bytes of snapshots sent to peers per second (0: as fast as it goes)")
 	f.Int64Var(&f.cfg.PageCacheBytes, "page-cache-bytes", 32<<20, "pages of the store kept in memory, in bytes (at least 1 MiB)")
 }
 
 func (f *flagSet) addUnsafe() {
 	f.BoolVar(&f.cfg.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: a power cut loses acknowledged data")
-	f.deny("force-new-cluster", false, "make a cluster of one out of a member's data")
+	f.BoolVar(&f.cfg.ForceNewCluster, "force-new-cluster", false, "make a cluster of one out of a member's data, whatever the other members are")
 }
 
 // nothing registers a flag that is parsed and has no effect yet.

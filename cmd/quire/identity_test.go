@@ -14,13 +14,12 @@ func TestIdentity(t *testing.T) {
 		{"x", "x=http://127.0.0.1:23801,x=http://10.0.0.9:99", "etcd-cluster", 0x3e4a67be36f3da53, 0xcd14200245950d23},
 		{"m", "m=http://127.0.0.1:23801", "", 0x3122ec752e8571b3, 0xcfe6c11bb2fc6241},
 	} {
-		cfg := Config{Name: tc.name, InitialCluster: tc.cluster, ClusterToken: tc.token}
-		member, cluster, err := cfg.identity()
+		cluster, err := parseCluster(tc.cluster)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if member != tc.member || cluster != tc.clusterID {
-			t.Errorf("%s %s %s: member %x cluster %x, want %x %x", tc.name, tc.cluster, tc.token, member, cluster, tc.member, tc.clusterID)
+		if id := foundersOf(cluster, tc.name, tc.token); id.member != tc.member || id.cluster != tc.clusterID || len(id.members) != len(cluster) {
+			t.Errorf("%s %s %s: member %x cluster %x, want %x %x", tc.name, tc.cluster, tc.token, id.member, id.cluster, tc.member, tc.clusterID)
 		}
 	}
 }

@@ -83,12 +83,41 @@ func (i *etcdImport) identify(to *newCluster) (err error) {
 		}
 		return err
 	}
-	if n := len(i.st.Members); n != 1 || i.st.Members[0].ID != i.log.NodeID {
-		return fmt.Errorf("etcd's cluster has %d members; say with --name, --initial-cluster and --initial-advertise-peer-urls who the new one is", n)
+	ids, err := i.memberIDs()
+	if err != nil {
+		return err
+	}
+	if len(ids) != 1 || !ids[i.log.NodeID] {
+		return fmt.Errorf("etcd's cluster has %d members; say with --name, --initial-cluster and --initial-advertise-peer-urls who the new one is", len(ids))
 	}
 	i.members = true
 	i.id = identity{member: i.log.NodeID, cluster: i.log.ClusterID}
 	return nil
+}
+
+// memberIDs are those of the members at the end of the log, whether all of it is
+// committed or not.
+func (i *etcdImport) memberIDs() (map[uint64]bool, error) {
+	ids := map[uint64]bool{}
+	for _, m := range i.st.Members {
+		ids[m.ID] = true
+	}
+	for _, e := range i.log.Entries {
+		if e.Type != etcdfile.EntryConfChange {
+			continue
+		}
+		c, err := etcdfile.ParseConfChange(e.Data)
+		if err != nil {
+			return nil, fmt.Errorf("etcd's log: entry %d: %w", e.Index, err)
+		}
+		switch {
+		case c.Removes():
+			delete(ids, c.Node)
+		case c.Adds():
+			ids[c.Node] = true
+		}
+	}
+	return ids, nil
 }
 
 func (i *etcdImport) run(dir *disk.Dir) error {

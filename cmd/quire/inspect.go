@@ -46,6 +46,17 @@ func dumper(sub string, dump func(disk.FS, io.Writer) error) func(string, io.Wri
 	}
 }
 
+// current makes a dump function of a store look where the current one lies.
+func current(dump func(disk.FS, io.Writer) error) func(disk.FS, io.Writer) error {
+	return func(fsys disk.FS, w io.Writer) error {
+		fsys, err := pagestore.Locate(fsys)
+		if err != nil {
+			return err
+		}
+		return dump(fsys, w)
+	}
+}
+
 // checkDataDir verifies the store and, unless --wal-dir put it elsewhere, the
 // log of a data directory. A log directory can be checked by its own path.
 func checkDataDir(path string, w io.Writer) error {
@@ -69,7 +80,11 @@ func checkStore(path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := pagestore.Inspect(dir)
+	current, err := pagestore.Locate(dir)
+	if err != nil {
+		return errors.Join(err, dir.Close())
+	}
+	r := pagestore.Inspect(current)
 	fmt.Fprintf(w, "store %s: %d segments, %d pages, %d records, %d bytes verified\n", path, r.Segments, r.Pages, r.Records, r.Bytes)
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "store %s: note: %s\n", path, n)

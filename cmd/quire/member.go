@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -20,6 +21,7 @@ import (
 	"quire/engine"
 	"quire/pagestore"
 	"quire/raft"
+	"quire/raft/peer"
 	"quire/rpc"
 	"quire/rpc/membership"
 	"quire/rpc/token"
@@ -31,8 +33,8 @@ import (
 // seams filled in here:
 //
 //	log directory ── wal ── raft ── engine ── store directory
-//	                         │        │
-//	                        rpc ──── hub
+//	      peers ── transport ┘ │        │
+//	                          rpc ──── hub
 //
 // Opened bottom up, closed top down.
 type member struct {
@@ -42,13 +44,19 @@ type member struct {
 	cid  uint64
 	dirs []*disk.Dir // store, log
 
+	remotes []*pb.Member // of a cluster that this member joins
+	peerTLS func() *tls.Config
+	offline bool
+
 	engine     *engine.Engine
 	hub        *watchfanout.Hub
 	tokens     token.Provider
 	node       atomic.Pointer[raft.Node]
+	transport  *peer.Transport
 	rpc        *rpc.Server
 	see        observation
 	membership *membership.Service
+	leases     *leases
 	watch      *walMetrics
 	timing     *storeMetrics
 	applies    *applyMetrics
@@ -76,10 +84,20 @@ func (c *Config) logPath() string {
 	return filepath.Join(c.DataDir, logDir)
 }
 
-// openMember recovers the data and starts the consensus member. Nothing listens
-// yet.
-func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observation) (m *member, err error) {
-	m = &member{cfg: c, log: log, see: see, fatal: make(chan error, 1)}
+// surroundings are what a member is given beside its settings.
+type surroundings struct {
+	log     *zap.Logger
+	reg     *prometheus.Registry
+	see     observation
+	peerTLS func() *tls.Config // for dialing peers; nil: https cannot be dialed
+	offline bool               // dial nobody
+}
+
+// openMember recovers the data and starts the consensus member, which from then
+// on dials its peers. Nothing listens yet. ctx ends a bootstrap.
+func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err error) {
+	log, reg := in.log, in.reg
+	m = &member{cfg: c, log: log, see: in.see, peerTLS: in.peerTLS, offline: in.offline, fatal: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			m.close(context.Background())
@@ -107,7 +125,7 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 	if m.applies, err = newApplyMetrics(reg); err != nil {
 		return m, err
 	}
-	if err := m.openEngine(); err != nil {
+	if err := m.openEngine(ctx); err != nil {
 		return m, err
 	}
 	m.hub = watchfanout.NewHub(history{m.engine}, watchfanout.Options{
@@ -116,9 +134,13 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
 		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
 	})
+	if err := m.openTransport(); err != nil {
+		return m, err
+	}
 	if err := m.openRaft(); err != nil {
 		return m, err
 	}
+	m.syncPeers()
 	if table, ok := m.tokens.(*token.Table); ok {
 		// What the log holds already belongs to an earlier life.
 		table.From(uint64(m.node.Load().Status().LastIndex) + 1)
@@ -129,6 +151,7 @@ func openMember(c *Config, log *zap.Logger, reg *prometheus.Registry, see observ
 	}
 	m.membership = membership.New(membership.Config{
 		Self: m.id, Consensus: m.node.Load(), State: m.engine,
+		ActiveSince: m.transport.ActiveSince, PeerVersion: m.transport.ServerVersion,
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
 		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
 	})
@@ -155,10 +178,10 @@ func (m *member) openTokens() (err error) {
 }
 
 // openEngine opens the store with the identity that it has. A fresh one gets the
-// identity that the bootstrap flags give, and keeps it: a first checkpoint
-// records it before anything else happens, so that other flags at a later start
-// change nothing, as in etcd.
-func (m *member) openEngine() (err error) {
+// identity that the bootstrap gives, and keeps it: a first checkpoint records it
+// before anything else happens, so that other flags at a later start change
+// nothing, as in etcd.
+func (m *member) openEngine(ctx context.Context) (err error) {
 	if m.engine, err = engine.Open(m.dirs[0], m.engineOptions()); err != nil {
 		return err
 	}
@@ -169,14 +192,16 @@ func (m *member) openEngine() (err error) {
 		return err
 	}
 	m.engine = nil
+	if m.cfg.existing {
+		return fmt.Errorf("%s holds no data of quire", m.cfg.DataDir)
+	}
+	from, err := m.cfg.bootstrap(ctx, m.log, &remotePeers{m.peerTLS})
+	if err != nil {
+		return err
+	}
 	opts := m.engineOptions()
-	if m.id, m.cid, err = m.cfg.identity(); err != nil {
-		return err
-	}
-	if opts.Members, err = m.cfg.bootMembers(); err != nil {
-		return err
-	}
-	opts.MemberID, opts.ClusterID = m.id, m.cid
+	m.id, m.cid, m.remotes = from.member, from.cluster, from.remotes
+	opts.MemberID, opts.ClusterID, opts.Members = m.id, m.cid, from.members
 	if m.engine, err = engine.Open(m.dirs[0], opts); err != nil {
 		return err
 	}
@@ -202,19 +227,6 @@ func (m *member) engineOptions() engine.Options {
 	}
 }
 
-// bootMembers is the membership that a new cluster starts with.
-func (c *Config) bootMembers() ([]*pb.Member, error) {
-	urls, err := parseCluster(c.InitialCluster)
-	if err != nil {
-		return nil, err
-	}
-	var ms []*pb.Member
-	for name, us := range urls {
-		ms = append(ms, &pb.Member{ID: membership.ID(us.strings(), c.ClusterToken, time.Time{}), Name: name, PeerURLs: us.strings()})
-	}
-	return ms, nil
-}
-
 // minLeaseTTL is one and a half election timeouts in whole seconds, as in etcd:
 // a lease must outlive a change of leader.
 func (c *Config) minLeaseTTL() int64 {
@@ -226,10 +238,13 @@ func (c *Config) minLeaseTTL() int64 {
 func (m *member) openRaft() error {
 	e := m.engine
 	mode := raft.RefuseNewLog
-	// A store with members to which no entry was applied is new, restored or
-	// imported: its log begins with it. As in etcd, --initial-cluster-state does not
-	// count for a data directory that is there.
-	if e.AppliedIndex() == 0 && len(e.Members()) > 0 {
+	// As in etcd, --initial-cluster-state does not count for a data directory that
+	// is there.
+	switch {
+	case e.AppliedIndex() > 0:
+	case len(e.Members()) == 0: // its first state comes from the leader
+		mode = raft.JoinNewLog
+	default: // new, restored or imported: its log begins with it
 		mode = raft.BootstrapNewLog
 	}
 	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
@@ -243,11 +258,12 @@ func (m *member) openRaft() error {
 		return l, nil
 	}
 	n, err := raft.Open(raft.Config{
-		ID: m.id, ClusterID: m.cid, NewLog: mode,
+		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
 		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
-		CatchupEntries: int(m.cfg.SnapshotCatchUp),
-		Logger:         m.log,
+		CatchupEntries: int(m.cfg.SnapshotCatchUp), AdvanceTicks: m.cfg.ElectionTickAdvance,
+		Transport: m.transport,
+		Logger:    m.log,
 	}, open, &stateMachine{Engine: e, m: m})
 	if err != nil {
 		return err
@@ -276,7 +292,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Vars:                map[string]func() any{"file_descriptor_limit": func() any { return uint64(descriptorLimit()) }, "raft.status": m.raftVars},
 		Logger:              m.log, Registry: reg,
 		Raft: n, RaftStatus: m.raftStatus,
-		KV: e, Leases: e, Space: e, Upkeep: e, Members: e.Members,
+		KV: e, Leases: m.leases, Space: e, Upkeep: e, Members: e.Members,
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
@@ -356,12 +372,19 @@ func (m *member) awaitReady(ctx context.Context) error {
 // awaitApplied returns when the member has a leader and has applied an entry of
 // its term, and with it everything before.
 func (m *member) awaitApplied(ctx context.Context) error {
+	return m.await(ctx, func(s raft.Status) bool { return s.Lead != 0 && m.engine.Term() == uint64(s.Term) })
+}
+
+// awaitCommitted returns when everything is applied that this member knows to be
+// committed.
+func (m *member) awaitCommitted(ctx context.Context) error {
+	return m.await(ctx, func(s raft.Status) bool { return s.Applied >= s.Commit })
+}
+
+func (m *member) await(ctx context.Context, done func(raft.Status) bool) error {
 	t := time.NewTicker(readyPoll)
 	defer t.Stop()
-	for {
-		if s := m.node.Load().Status(); s.Lead != 0 && m.engine.Term() == uint64(s.Term) {
-			return nil
-		}
+	for !done(m.node.Load().Status()) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -371,23 +394,44 @@ func (m *member) awaitApplied(ctx context.Context) error {
 		case <-t.C:
 		}
 	}
+	return nil
 }
 
 // publish makes this member's name and client URLs known, and the version of a
-// new cluster.
+// new cluster. It goes on through changes of leader until that is done.
 func (m *member) publish(ctx context.Context) error {
 	self := &pb.Member{ID: m.id, Name: m.cfg.Name, ClientURLs: m.cfg.AdvertiseClientURLs.strings()}
 	body, err := self.MarshalVT()
 	if err != nil {
 		return err
 	}
-	if err := m.proposeAndWait(ctx, engine.AppendOp(nil, engine.OpMemberAttr, body)); err != nil {
+	if err := m.proposeUntil(ctx, engine.AppendOp(nil, engine.OpMemberAttr, body)); err != nil {
 		return fmt.Errorf("cannot publish this member: %w", err)
 	}
 	if m.engine.ClusterVersion() == "" {
-		return m.proposeAndWait(ctx, engine.AppendOp(nil, engine.OpClusterVersion, []byte(clusterVersion)))
+		return m.proposeUntil(ctx, engine.AppendOp(nil, engine.OpClusterVersion, []byte(clusterVersion)))
 	}
 	return nil
+}
+
+// proposeRetry is the pause after a proposal that came to nothing.
+const proposeRetry = 50 * time.Millisecond
+
+// proposeUntil proposes an operation, which may be applied twice, until it is
+// applied.
+func (m *member) proposeUntil(ctx context.Context, op []byte) error {
+	for {
+		err := m.proposeAndWait(ctx, op)
+		if err == nil || ctx.Err() != nil || len(m.fatal) > 0 || errors.Is(err, raft.ErrStopped) {
+			return err
+		}
+		m.log.Warn("failed to publish local member to cluster through raft", zap.String("local-member-id", hex(m.id)), zap.Error(err))
+		select {
+		case <-time.After(proposeRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 type opResult chan error
@@ -411,15 +455,36 @@ func (m *member) proposeAndWait(ctx context.Context, op []byte) error {
 	}
 }
 
+// handOverWait is how long a leader that stops waits for the next one.
+const handOverWait = 500 * time.Millisecond
+
+// handOver gives up leadership before anything is closed: the others have a
+// leader again within a round trip instead of an election timeout.
+func (m *member) handOver(ctx context.Context) {
+	n := m.node.Load()
+	if n == nil || len(m.fatal) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverWait)
+	defer cancel()
+	if err := n.HandOver(ctx); err != nil {
+		m.log.Warn("leadership transfer failed", zap.String("local-member-id", hex(m.id)), zap.Error(err))
+	}
+}
+
 // close stops the parts from the top down. An orderly stop ends with a
 // checkpoint, so that the next start replays nothing.
 func (m *member) close(ctx context.Context) error {
+	m.handOver(ctx)
 	var errs []error
 	if m.rpc != nil {
 		m.rpc.Close(ctx)
 	}
 	if n := m.node.Load(); n != nil {
 		errs = append(errs, n.Stop(ctx))
+	}
+	if m.transport != nil {
+		m.transport.Close()
 	}
 	if m.hub != nil {
 		m.hub.Close()

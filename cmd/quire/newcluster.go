@@ -7,8 +7,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	pb "quire/api/etcdserverpb"
+	"quire/rpc/membership"
 )
 
 // newCluster is the cluster of which a restored or imported store becomes a
@@ -36,7 +38,22 @@ func (n *newCluster) asked(f *flag.FlagSet) bool {
 // identity is who a store belongs to.
 type identity struct {
 	member, cluster uint64
-	members         []*pb.Member
+	members         []*pb.Member // of a new cluster
+}
+
+// foundersOf gives the members of a new cluster their IDs.
+func foundersOf(cluster map[string]urlList, self, token string) (id identity) {
+	var ids []uint64
+	for name, urls := range cluster {
+		m := &pb.Member{ID: membership.ID(urls.strings(), token, time.Time{}), Name: name, PeerURLs: urls.strings()}
+		ids = append(ids, m.ID)
+		id.members = append(id.members, m)
+		if name == self {
+			id.member = m.ID
+		}
+	}
+	id.cluster = membership.ClusterID(ids)
+	return id
 }
 
 func (n *newCluster) identity() (id identity, err error) {
@@ -48,31 +65,14 @@ func (n *newCluster) identity() (id identity, err error) {
 	if err != nil {
 		return id, err
 	}
-	mine, ok := cluster[n.name]
-	if !ok {
-		return id, fmt.Errorf("couldn't find local name %q in the initial cluster configuration", n.name)
-	}
-	if !slices.Equal(mine.strings(), peers.strings()) {
-		return id, fmt.Errorf("--initial-cluster has %s=%s but missing from --initial-advertise-peer-urls=%s", n.name, mine.String(), peers.String())
-	}
-	seen := map[string]bool{}
-	for _, urls := range cluster {
-		for _, u := range urls.strings() {
-			if seen[u] {
-				return id, fmt.Errorf("initial cluster %s has duplicate url", n.cluster)
-			}
-			seen[u] = true
-		}
-	}
-	if len(cluster) > 1 {
-		return id, fmt.Errorf("--initial-cluster: %d members, but this version serves clusters of one", len(cluster))
-	}
-	c := &Config{Name: n.name, InitialCluster: n.cluster, ClusterToken: n.token}
-	if id.member, id.cluster, err = c.identity(); err != nil {
+	c := &Config{Name: n.name, InitialCluster: n.cluster}
+	if err := c.checkInitialCluster(cluster); err != nil {
 		return id, err
 	}
-	id.members, err = c.bootMembers()
-	return id, err
+	if mine := cluster[n.name]; !slices.Equal(mine.strings(), peers.strings()) {
+		return id, fmt.Errorf("--initial-cluster has %s=%s but missing from --initial-advertise-peer-urls=%s", n.name, mine.String(), peers.String())
+	}
+	return foundersOf(cluster, n.name, n.token), nil
 }
 
 // checkEmpty refuses a data directory that has anything in it, and a log

@@ -11,8 +11,8 @@ import (
 // offlineCommands are the subcommands that read a directory nobody serves.
 var offlineCommands = map[string]func(path string, w io.Writer) error{
 	"dump wal":      dumper(logDir, wal.Dump),
-	"dump pages":    dumper(storeDir, pagestore.DumpPages),
-	"dump manifest": dumper(storeDir, pagestore.DumpManifest),
+	"dump pages":    dumper(storeDir, current(pagestore.DumpPages)),
+	"dump manifest": dumper(storeDir, current(pagestore.DumpManifest)),
 	"check":         checkDataDir,
 }
 

@@ -39,7 +39,10 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 		func() float64 { return float64(m.counts.slowApplys.Load()) })
 	p.gauge("etcd_debugging_auth_revision", "The current revision of auth store.",
 		func() float64 { return float64(m.engine.Auth().Revision()) })
-	for name, help := range clusterOnly {
+	p.counter("etcd_server_heartbeat_send_failures_total", "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+		func() float64 { return float64(m.transport.LateHeartbeats()) })
+	p.add(newPeerMetrics(m.transport, m.id))
+	for name, help := range versionTwo {
 		p.counter(name, help, zero)
 	}
 	p.gauge("etcd_server_snapshot_apply_in_progress_total", "1 if the server is applying the incoming snapshot. 0 if none.", zero)
@@ -47,10 +50,9 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 	return p.err
 }
 
-// clusterOnly are counters of what does not happen to a single member, and of
-// etcd's version 2 store, whose metrics etcd still has.
-var clusterOnly = map[string]string{
-	"etcd_server_heartbeat_send_failures_total": "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+// versionTwo are counters of etcd's version 2 store, whose metrics etcd still
+// has.
+var versionTwo = map[string]string{
 	"etcd_debugging_store_expires_total":        "Keys that expired in etcd's version 2 store, which is not here.",
 	"etcd_debugging_store_watch_requests_total": "Watch requests to etcd's version 2 store, which is not here.",
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"quire/cmd/quire/certs"
+	"quire/raft/peer"
 	"quire/rpc"
 )
 
@@ -29,6 +30,9 @@ type ports struct {
 	tls *security
 
 	peers, clients, httpOnly, metrics *listeners
+
+	door     *peer.Listener
+	peerHTTP *peerHTTP
 
 	fronts []*rpc.Frontend
 	https  []*http.Server
@@ -63,12 +67,30 @@ func (p *ports) open(reg prometheus.Registerer) (err error) {
 	return nil
 }
 
-// servePeers answers peers. There are none yet.
+// servePeers serves the peer port from the very start: the others can ask
+// whether this member is one before it knows.
 func (p *ports) servePeers() {
+	p.door, p.peerHTTP = peer.NewListener(p.log), &peerHTTP{log: p.log}
+	hs := p.newHTTPServer(p.peerHTTP.handler())
+	p.start(p.peers, func() error { return hs.Serve(p.door.HTTP()) })
 	for _, e := range p.peers.open {
-		p.serveHTTP(p.peers, e, p.tls.peers, http.NotFoundHandler(), true)
+		var lis net.Listener = e
+		var handshake func(net.Conn) (net.Conn, error)
+		switch {
+		case e.secure && !e.plain:
+			lis = p.tls.peers.Listener(e, true)
+		case e.secure:
+			handshake = func(conn net.Conn) (net.Conn, error) { return p.tls.peers.Handshake(conn, true) }
+		}
+		p.start(p.peers, func() error { return p.door.Serve(lis, handshake) })
 		p.log.Info("serving peer traffic", zap.String("address", e.Addr().String()))
 	}
+}
+
+// letPeersIn opens the door to the peers of a member that is ready for them.
+func (p *ports) letPeersIn(m *member) {
+	p.peerHTTP.member.Store(m)
+	p.door.Attach(m.transport)
 }
 
 // serveMetrics answers whoever watches the server. Like etcd it wants a client's
@@ -198,5 +220,8 @@ func (p *ports) close() {
 	}
 	for _, h := range p.https {
 		_ = h.Close()
+	}
+	if p.door != nil {
+		p.door.Close()
 	}
 }

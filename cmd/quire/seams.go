@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"quire/engine"
+	"quire/raft"
 	"quire/watchfanout"
 )
 
@@ -22,6 +23,13 @@ func (p *publisher) Publish(events []engine.Event, rev int64) {
 	p.events = appendEvents(p.events[:0], events)
 	p.hub.Publish(p.events, rev)
 	clear(p.events)
+}
+
+// Restored implements engine.Publisher.
+func (p *publisher) Restored(rev int64) {
+	if p.hub != nil {
+		p.hub.Restored(rev)
+	}
 }
 
 // WantsPrev implements engine.Publisher.
@@ -89,11 +97,45 @@ func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interfac
 	}
 }
 
+// Restore implements raft.Snapshotter: the transport follows the membership that
+// came.
+func (s *stateMachine) Restore(index, term uint64, confState []byte) error {
+	if err := s.Engine.Restore(index, term, confState); err != nil {
+		return err
+	}
+	s.m.syncPeers()
+	if s.Removed(s.m.id) {
+		s.m.leave(leaveDelay)
+	}
+	return nil
+}
+
+// Snapshot implements raft.Snapshotter.
+func (s *stateMachine) Snapshot(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
+	return s.Transfers().Offer(atLeast)
+}
+
+var _ raft.Snapshotter = (*stateMachine)(nil)
+
+// ApplyConfChange implements raft.StateMachine: the transport follows the
+// membership, and a member that is removed leaves.
+func (s *stateMachine) ApplyConfChange(index, term uint64, cc []byte, waiter interface{ Dropped(error) }) []byte {
+	state := s.Engine.ApplyConfChange(index, term, cc, waiter)
+	if state != nil {
+		s.m.syncPeers()
+		if s.Removed(s.m.id) {
+			s.m.leave(leaveDelay)
+		}
+	}
+	return state
+}
+
 // LeaderChanged implements raft.StateMachine.
 func (s *stateMachine) LeaderChanged(lead, term uint64, isLeader bool) {
 	if lead != s.lead && lead != 0 {
 		s.m.counts.leaderChanges.Add(1)
 	}
 	s.lead = lead
+	s.m.leases.leaderChanged()
 	s.Engine.LeaderChanged(lead, term, isLeader)
 }

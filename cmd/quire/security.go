@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -99,6 +100,15 @@ func (c *Config) checkSecureURLs() (faults []error) {
 // security is the TLS of a running server; a store is nil without certificates.
 type security struct{ clients, peers *certs.Store }
 
+// dialPeers returns what gives the configuration for dialing peers; nil without
+// certificates.
+func (t *security) dialPeers() func() *tls.Config {
+	if t.peers == nil {
+		return nil
+	}
+	return t.peers.ClientConfig
+}
+
 func (t *security) close() {
 	for _, s := range []*certs.Store{t.clients, t.peers} {
 		if s != nil {
@@ -115,9 +125,10 @@ func openSecurity(c *Config, log *zap.Logger, reg prometheus.Registerer) (*secur
 		of    *Security
 		name  string
 		hosts []urlList
+		alpn  []string
 	}{
-		{&t.clients, &c.ClientTLS, "client", []urlList{c.ListenClientURLs, c.ListenClientHTTP}},
-		{&t.peers, &c.PeerTLS, "peer", []urlList{c.ListenPeerURLs}},
+		{&t.clients, &c.ClientTLS, "client", []urlList{c.ListenClientURLs, c.ListenClientHTTP}, []string{"h2", "http/1.1"}},
+		{&t.peers, &c.PeerTLS, "peer", []urlList{c.ListenPeerURLs}, []string{"http/1.1"}},
 	} {
 		if err := autoTLS(c, e.of, e.name, e.hosts, log); err != nil {
 			return nil, fmt.Errorf("failed to get %s self-signed certs: %w", e.name, err)
@@ -125,7 +136,7 @@ func openSecurity(c *Config, log *zap.Logger, reg prometheus.Registerer) (*secur
 		if e.of.Empty() {
 			continue
 		}
-		store, err := certs.Open(e.of.Config, certs.Options{Endpoint: e.name, Logger: log, Protos: []string{"h2", "http/1.1"}})
+		store, err := certs.Open(e.of.Config, certs.Options{Endpoint: e.name, Logger: log, Protos: e.alpn})
 		if err != nil {
 			return nil, fmt.Errorf("%s TLS: %w", e.name, err)
 		}

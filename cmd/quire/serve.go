@@ -129,16 +129,16 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	if s.member, err = openMember(s.cfg, s.log, s.reg, s.see); err != nil {
-		return err
+	s.ports.servePeers()
+	if done, err := s.openMember(signals); done || err != nil {
+		return s.outcome(err)
 	}
 	s.log.Info("starting etcd server", zap.String("local-member-id", fmt.Sprintf("%x", s.member.id)),
 		zap.String("cluster-id", fmt.Sprintf("%x", s.member.cid)), zap.String("local-server-version", apiVersion))
 	// Whoever watches the member is answered before it has a leader.
-	s.ports.servePeers()
 	s.ports.serveMetrics(s.member.rpc)
 	if done, err := s.awaitReady(signals); done || err != nil {
-		return err
+		return s.outcome(err)
 	}
 	s.ports.serveClients(s.member.rpc)
 	stopCompactor := s.startCompactor()
@@ -157,10 +157,20 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 		return nil
 	case err := <-s.member.fatal:
 		s.member.die(err)
-		return err
+		return s.outcome(err)
 	case err := <-s.ports.failed:
 		return err
 	}
+}
+
+// outcome makes the removal of this member from its cluster an orderly end.
+func (s *server) outcome(err error) error {
+	if !errors.Is(err, errMemberRemoved) {
+		return err
+	}
+	logRemoval(s.log)
+	<-s.member.fatal // so that the store is closed in order
+	return nil
 }
 
 // prepare does what needs no data: the process's own settings and the sockets.
@@ -231,6 +241,37 @@ func (s *server) awaitReady(signals <-chan os.Signal) (done bool, err error) {
 		<-ready
 		return true, nil
 	}
+}
+
+// openMember opens the member and lets its peers in; done means that a signal
+// came first.
+func (s *server) openMember(signals <-chan os.Signal) (done bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	opened := make(chan error, 1)
+	var m *member
+	go func() {
+		var err error
+		m, err = openMember(ctx, s.cfg, surroundings{log: s.log, reg: s.reg, see: s.see, peerTLS: s.ports.tls.dialPeers()})
+		opened <- err
+	}()
+	select {
+	case err = <-opened:
+	case sig := <-signals:
+		s.signalled(sig)
+		cancel()
+		done = true
+		err = <-opened
+	}
+	if err != nil { // the member has closed itself
+		if done {
+			err = nil
+		}
+		return done, err
+	}
+	s.member = m
+	s.ports.letPeersIn(m)
+	return done, nil
 }
 
 // stop ends everything that was started, top down, within stopWait and what

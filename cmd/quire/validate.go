@@ -125,9 +125,9 @@ func (c *Config) checkTiming() (faults []error) {
 	return faults
 }
 
-// checkCluster accepts what one member needs; clusters are not served yet. A
-// data directory that has been initialised knows its cluster: then, as in
-// etcd, the bootstrap flags are not looked at.
+// checkCluster looks at the list of members. A data directory that has been
+// initialised knows its cluster: then, as in etcd, the bootstrap flags are not
+// looked at. What needs the network is checked by bootstrap.
 func (c *Config) checkCluster() (faults []error) {
 	if c.initialised() {
 		return nil
@@ -139,19 +139,8 @@ func (c *Config) checkCluster() (faults []error) {
 	if err != nil {
 		return append(faults, fmt.Errorf("--initial-cluster: %w", err))
 	}
-	mine, ok := members[c.Name]
-	switch {
-	case !ok:
-		faults = append(faults, fmt.Errorf("--initial-cluster %q does not include --name %q", c.InitialCluster, c.Name))
-	case !slices.Equal(mine.strings(), c.AdvertisePeerURLs.strings()):
-		faults = append(faults, fmt.Errorf("--initial-cluster has %s=%s but missing from --initial-advertise-peer-urls=%s",
-			c.Name, mine.String(), c.AdvertisePeerURLs.String()))
-	}
-	if len(members) > 1 {
-		faults = append(faults, fmt.Errorf("--initial-cluster: %d members, but this version serves clusters of one", len(members)))
-	}
-	if c.ClusterState == clusterStateExisting {
-		faults = append(faults, errors.New("--initial-cluster-state existing: this version serves clusters of one"))
+	if err := c.checkInitialCluster(members); err != nil {
+		faults = append(faults, err)
 	}
 	return faults
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +69,24 @@ func NewStore(st *State) *Store {
 		}
 	}
 	return s
+}
+
+// Replace takes over the state of a snapshot. Who has another password than before
+// got it, as far as anybody can tell, with the last change.
+func (s *Store) Replace(st State) {
+	next := NewStore(&st)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, u := range next.mu.users {
+		u.secretSince = next.Revision()
+		if old := s.mu.users[name]; old != nil && bytes.Equal(old.Password, u.Password) {
+			u.secretSince = old.secretSince
+		}
+	}
+	s.mu.users, s.mu.roles = next.mu.users, next.mu.roles
+	s.mu.epoch++
+	s.enabled.Store(next.Enabled())
+	s.revision.Store(next.Revision())
 }
 
 // Enabled reports whether requests are checked at all.

@@ -72,6 +72,9 @@ func ReadLog(dir string, after uint64) (*Log, error) {
 	if !l.hasMetadata {
 		return nil, &CorruptError{File: dir, Off: -1, What: "the log has no metadata record"}
 	}
+	if l.newest < after {
+		return nil, &CorruptError{File: dir, Off: -1, What: fmt.Sprintf("the log ends at entry %d, the database has %d", l.newest, after)}
+	}
 	return l.log, nil
 }
 
@@ -114,6 +117,7 @@ type logReader struct {
 	after       uint64
 	last        bool // this is the last file
 	hasMetadata bool
+	newest      uint64 // index of the newest entry
 	crc         uint32
 	bytes       int
 	name        string
@@ -189,7 +193,7 @@ func (l *logReader) record(b []byte, off int) (rec record, next int, err error) 
 			err = fmt.Errorf("CRC %#x, want %#x", rec.crc, sum)
 		}
 	}
-	if err != nil && l.last && isTorn(b[off:next], off) {
+	if err != nil && l.last && isTorn(b[from:from+int(size)], from) {
 		err = errTorn
 	}
 	return rec, next, err
@@ -284,8 +288,12 @@ func (l *logReader) entry(b []byte) error {
 		}
 		return nil
 	})
-	if err != nil || e.Index <= l.after {
+	if err != nil {
 		return err
+	}
+	l.newest = e.Index
+	if e.Index <= l.after {
+		return nil
 	}
 	at := e.Index - l.after - 1
 	if at > uint64(len(l.log.Entries)) {

@@ -177,6 +177,9 @@ func TestLogIncomplete(t *testing.T) {
 	if l, err := ReadLog(w.dir, 1); err != nil || entries(l) != "2/1=b 3/1=c" {
 		t.Errorf("a log that was trimmed: %v", err)
 	}
+	if _, err := ReadLog(w.dir, 9); !errors.As(err, &corrupt) {
+		t.Errorf("a log that ends before the database: %v", err)
+	}
 	w2 := newLog(t)
 	w2.entry(1, 1, "a")
 	w2.entry(1, 3, "c")

@@ -150,6 +150,12 @@ type ConfChange struct {
 	Promote bool       // with kind 0: the learner becomes a voter
 }
 
+// Adds tells whether the change brings a new member, if it is not refused.
+func (c *ConfChange) Adds() bool { return (c.Kind == 0 || c.Kind == 3) && !c.Promote }
+
+// Removes tells whether the change takes a member away, if it is not refused.
+func (c *ConfChange) Removes() bool { return c.Kind == 1 }
+
 // ParseConfChange reads the data of an EntryConfChange.
 func ParseConfChange(data []byte) (c ConfChange, err error) {
 	var context []byte

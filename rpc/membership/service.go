@@ -67,6 +67,8 @@ type Config struct {
 	// ActiveSince tells since when a peer answers; the zero time if it does not.
 	// nil: no peer does.
 	ActiveSince func(id uint64) time.Time
+	// PeerVersion is the version of a peer's server, "" if it is not known. nil: of none.
+	PeerVersion func(id uint64) string
 	// ServerVersion is this program's, as major.minor.patch.
 	ServerVersion string
 	// DowngradeCheck is how often a leader looks whether a downgrade is complete; 0:
@@ -90,6 +92,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.ActiveSince == nil {
 		s.cfg.ActiveSince = func(uint64) time.Time { return time.Time{} }
+	}
+	if cfg.PeerVersion == nil {
+		s.cfg.PeerVersion = func(uint64) string { return "" }
 	}
 	return s
 }
@@ -244,6 +249,9 @@ func (s *Service) mayPromote(id uint64) error {
 // change proposes a membership change, waits until it is applied and returns the
 // members then.
 func (s *Service) change(ctx context.Context, kind, node uint64, m *pb.Member) ([]*pb.Member, error) {
+	if node == 0 {
+		return nil, engine.ErrMemberNotFound
+	}
 	cc, err := engine.EncodeConfChange(engine.ConfChange{Kind: kind, Node: node, Member: m, MaxLearners: s.cfg.MaxLearners})
 	if err != nil {
 		return nil, err

@@ -208,14 +208,22 @@ func (s *Service) moveVersion(ctx context.Context) {
 }
 
 // lowest is the lowest version of all members; "" as long as that of one is not
-// known. This member knows its own only.
+// known.
 func (s *Service) lowest() string {
+	low := s.cfg.ServerVersion
 	for _, m := range s.cfg.State.Members() {
-		if m.ID != s.cfg.Self {
+		if m.ID == s.cfg.Self {
+			continue
+		}
+		v, err := semver.NewVersion(s.cfg.PeerVersion(m.ID))
+		if err != nil {
 			return ""
 		}
+		if own, err := semver.NewVersion(low); err == nil && v.LessThan(*own) {
+			low = v.String()
+		}
 	}
-	return s.cfg.ServerVersion
+	return low
 }
 
 // decide returns the cluster version to move to, "" to leave it. lowest is that

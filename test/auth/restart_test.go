@@ -2,7 +2,11 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -105,4 +109,57 @@ func TestTokenTTL(t *testing.T) {
 	}
 	_, err := s.kv.Range(idle, get)
 	badToken(t, "a token that was not used", err)
+}
+
+// TestTokenThroughTheGateway uses a token the way shell scripts do.
+func TestTokenThroughTheGateway(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	post := func(path, token, body string) (int, string) {
+		req, err := http.NewRequest(http.MethodPost, "http://"+s.Endpoint+path, strings.NewReader(body))
+		check(t, err)
+		if token != "" {
+			req.Header.Set("Authorization", token)
+		}
+		answer, err := http.DefaultClient.Do(req)
+		check(t, err)
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		check(t, err)
+		return answer.StatusCode, string(text)
+	}
+	code, text := post("/v3/auth/authenticate", "", `{"name":"ranged","password":"pw"}`)
+	var login struct{ Token string }
+	if err := json.Unmarshal([]byte(text), &login); err != nil || code != http.StatusOK || login.Token == "" {
+		t.Fatalf("%d %s", code, text)
+	}
+	const mine, another = `{"key":"YS8x","value":"dg=="}`, `{"key":"Yg==","value":"dg=="}` // a/1, b
+	for _, c := range []struct {
+		token, body, want string
+		code              int
+	}{
+		{login.Token, mine, `"revision"`, http.StatusOK},
+		{"Bearer " + login.Token, mine, `"revision"`, http.StatusOK},
+		{login.Token, another, "etcdserver: permission denied", http.StatusForbidden},
+		{"junk", mine, "etcdserver: invalid auth token", http.StatusUnauthorized},
+		{"", mine, "etcdserver: user name is empty", http.StatusBadRequest},
+	} {
+		if code, text := post("/v3/kv/put", c.token, c.body); code != c.code || !strings.Contains(text, c.want) {
+			t.Errorf("token %q, %s: %d %s", c.token, c.body, code, text)
+		}
+	}
+}
+
+// TestBadTokenOptions starts no server with tokens that it cannot make.
+func TestBadTokenOptions(t *testing.T) {
+	t.Parallel()
+	for _, spec := range []string{"unheard-of", "jwt", "jwt,sign-method=RS256", "jwt,sign-method=HS256,priv-key=/nonexistent", "simple,x"} {
+		s := harness.Launch(t, harness.Config{Flags: []string{"--auth-token=" + spec}})
+		if code := s.Exit(t); code != 1 {
+			t.Errorf("%s: exit code %d", spec, code)
+		}
+		if !strings.Contains(s.Log.String(), "auth:") {
+			t.Errorf("%s: no reason in the log", spec)
+		}
+	}
 }

@@ -66,13 +66,16 @@ func TestLogInStorm(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d writes a second alone, %d in the storm: %.2f; %d log-ins, %d told to come again", calm, stormy, float64(stormy)/float64(calm), done.Load(), busy.Load())
+	if !isQuire(t) {
+		t.Skip("upstream's writes stand still: it hashes on as many goroutines as ask")
+	}
 	if float64(stormy) < stormShare*float64(calm) {
 		t.Errorf("%d writes instead of %d", stormy, calm)
 	}
 	if done.Load() == 0 || other.Load() != 0 {
 		t.Errorf("%d log-ins, %d failed", done.Load(), other.Load())
 	}
-	if busy.Load() == 0 && isQuire(t) { // upstream has no bound
+	if busy.Load() == 0 {
 		t.Error("the storm never met a bound")
 	}
 }

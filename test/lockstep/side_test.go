@@ -32,6 +32,7 @@ type side struct {
 	tokens []string // that were handed out
 
 	compacted int64 // the compact revision
+	roll      roll  // the members, see upkeep_test.go
 }
 
 // fastElection makes a server of one ready at once; no lease is short enough for it to matter.
@@ -99,7 +100,7 @@ func (s *side) call(st step) answer {
 	if err != nil {
 		return failed(err)
 	}
-	request := st.bytes()
+	request := s.roll.out(st).bytes()
 	if err := stream.SendMsg(&request); err != nil && !errors.Is(err, io.EOF) {
 		return failed(err)
 	}
@@ -127,6 +128,7 @@ func (s *side) call(st step) answer {
 			resp = m.response()
 		}
 		normalise(resp.ProtoReflect())
+		s.roll.in(resp)
 		a.responses = append(a.responses, resp)
 		if !m.stream {
 			break
