@@ -183,7 +183,7 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		MaxInflightBytes:          maxInflightBytes,
 		CheckQuorum:               true,
 		PreVote:                   true,
-		Logger:                    raftLogger{c.cfg.Logger.Sugar()},
+		Logger:                    newRaftLogger(c.cfg.Logger),
 	})
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)

@@ -23,8 +23,7 @@ type Link struct {
 	net *Net
 	lis net.Listener
 	to  string // where the member listens
-	mu  sync.Mutex
-	id  uint64 // of the member, learnt from who is greeted; 0: not yet
+	old *Link  // that this one has replaced
 }
 
 // passage is one connection through a link.
