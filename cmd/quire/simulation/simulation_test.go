@@ -32,7 +32,7 @@ func TestSimulation(t *testing.T) {
 	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
 		stats, err := runSeed(t, seed, nil)
 		if err != nil {
-			t.Fatalf("%v\nreplay: go test ./simulation -run TestSimulation -sim.seed=%d", err, seed)
+			t.Fatalf("%v\nreplay: go test ./cmd/quire/simulation -run TestSimulation -sim.seed=%d", err, seed)
 		}
 		sum.add(stats)
 	}
