@@ -55,7 +55,7 @@ func (k *keyspace) rangeAt(dst []byte, req *pb.RangeRequest, curRev int64) ([]by
 	case req.CountOnly:
 		dst = appendInt(dst, 4<<3, k.countAt(s, rev))
 	case plainOrder(req) && !revisionFilters(req):
-		dst, _, err = k.rangeOrdered(dst, req, s, rev, true)
+		dst, _, err = k.rangeOrdered(dst, req, s, rev, wholeRange)
 	default:
 		dst, err = k.rangeSorted(dst, req, s, rev)
 	}
@@ -81,17 +81,22 @@ type ordered struct {
 	last []byte // key of the last one
 }
 
-// rangeOrdered appends up to limit keys in key order; with count also the more
-// and count fields.
-func (k *keyspace) rangeOrdered(dst []byte, req *pb.RangeRequest, s span, rev int64, count bool) ([]byte, ordered, error) {
+// wholeRange is no bound of bytes, and asks for the more and count fields.
+const wholeRange = -1
+
+// rangeOrdered appends up to limit keys in key order, and no further one once
+// there are maxBytes; with wholeRange also the more and count fields.
+func (k *keyspace) rangeOrdered(dst []byte, req *pb.RangeRequest, s span, rev int64, maxBytes int) ([]byte, ordered, error) {
 	var o ordered
 	var err error
+	start := len(dst)
 	want := int64(0)
 	if req.Limit > 0 && req.Limit < scanChunk {
 		want = req.Limit + 1
 	}
 	k.eachAt(s, rev, want, func(hit *index.Hit) bool {
-		if req.Limit > 0 && o.n == req.Limit {
+		full := maxBytes >= 0 && o.n > 0 && len(dst)-start >= maxBytes
+		if full || req.Limit > 0 && o.n == req.Limit {
 			o.more = true
 			return false
 		}
@@ -102,7 +107,7 @@ func (k *keyspace) rangeOrdered(dst []byte, req *pb.RangeRequest, s span, rev in
 		o.n, o.last = o.n+1, keyOf(kv)
 		return true
 	})
-	if err != nil || !count {
+	if err != nil || maxBytes != wholeRange {
 		return dst, o, err
 	}
 	total := o.n

@@ -69,7 +69,11 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 	if !plainOrder(&c.req) {
 		read = k.rangeChunkSorted
 	}
-	dst, o, err := read(dst, &c.req, s, at, false)
+	maxBytes := 2 * c.chunkBytes // a few large values must not make a chunk of any size
+	if c.chunk == math.MaxInt64 {
+		maxBytes = math.MaxInt
+	}
+	dst, o, err := read(dst, &c.req, s, at, maxBytes)
 	if err == nil && at < k.compactRev.Load() {
 		err = ErrCompacted
 	}
@@ -96,7 +100,7 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 // stream permits as in etcd: the chunks are in key order, and what is in a chunk
 // is sorted by the target. (etcd goes on behind the last key of the sorted chunk,
 // and so leaves out keys and repeats others.)
-func (k *keyspace) rangeChunkSorted(dst []byte, req *pb.RangeRequest, s span, rev int64, _ bool) ([]byte, ordered, error) {
+func (k *keyspace) rangeChunkSorted(dst []byte, req *pb.RangeRequest, s span, rev int64, _ int) ([]byte, ordered, error) {
 	var o ordered
 	var hits []sortHit
 	var err error

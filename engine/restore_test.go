@@ -201,7 +201,7 @@ func TestRestoreKeepsReaders(t *testing.T) {
 	if err := to.e.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	cursor := to.e.RangeStream(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, 1000)
+	cursor := to.e.RangeStream(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, 5000)
 	if _, _, done, err := cursor.Next(nil); done || err != nil {
 		t.Fatal(done, err)
 	}

@@ -93,12 +93,12 @@ func TestGzipBomb(t *testing.T) {
 // TestHugeMessages: requests beyond the limit, several at a time and again and again.
 func TestHugeMessages(t *testing.T) {
 	v := newVictim(t)
-	value := make([]byte, 48*mib)
+	value := make([]byte, 16*mib)
 	var wg sync.WaitGroup
 	for range 4 {
 		conn := v.Conn(t)
 		wg.Go(func() {
-			for range 5 {
+			for range 3 {
 				_, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("k"), Value: value})
 				if code := status.Code(err); code != codes.ResourceExhausted {
 					t.Errorf("%v, want ResourceExhausted", err)
