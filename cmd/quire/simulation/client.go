@@ -13,7 +13,7 @@ import (
 	pb "quire/api/etcdserverpb"
 )
 
-// patience is how long a client waits for an answer, in steps.
+// patience is how long somebody waits for an answer at most, in steps.
 const patience = 300
 
 // client does one thing after the other, at any member.
@@ -25,6 +25,7 @@ type client struct {
 	next  int64      // step of the next one
 	lease int64      // its own, 0: none
 	ttl   int64
+	wait  int64            // for an answer, in steps
 	known map[string]int64 // modification revisions that it has seen
 }
 
@@ -105,7 +106,7 @@ func (c *client) turn() {
 		return
 	case o.done:
 		c.end()
-	case o.m.gone() || w.now-o.began > patience:
+	case o.m.gone() || w.now-o.began > c.wait:
 		c.op = nil
 		if o.wire != nil {
 			w.stats.Unknown++
@@ -114,7 +115,7 @@ func (c *client) turn() {
 	default:
 		return
 	}
-	c.next = w.now + int64(w.rng.IntN(30))
+	c.next = w.now + int64(w.rng.IntN(8))
 }
 
 // end looks at an answer.

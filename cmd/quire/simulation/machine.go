@@ -48,6 +48,8 @@ type member struct {
 	left   bool  // it was removed
 	nonce  uint64
 	seen   int64 // highest revision that a serializable read has shown
+
+	staging, newer uint64 // snapshot that is being staged; the newest of which it was told
 }
 
 func newMachine(w *world, place int) *machine {

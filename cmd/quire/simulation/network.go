@@ -102,14 +102,16 @@ var errLine = errors.New("the line is broken")
 // deliverSnapshot has the receiver pull the content of a snapshot, then gives it
 // the message; the sender is told the end, if it is still there to hear it.
 func (w *world) deliverSnapshot(p *packet, to *member) {
-	if to != nil && w.depth >= 2 && p.attempts < 50 {
+	if to != nil && p.attempts < 50 && (w.depth >= 2 || to.staging > 0) {
+		// One goroutine cannot stage two at a time. A newer one ends the older.
+		to.newer = max(to.newer, p.m.GetSnapshot().GetMetadata().GetIndex())
 		p.attempts++
 		p.at = w.now + 1 + int64(w.rng.IntN(5))
 		w.net.send(p)
 		return
 	}
 	err := errLine
-	if to != nil {
+	if to != nil && to.staging == 0 {
 		err = w.transfer(p, to)
 		w.note("snapshot %d for member %d: %v", p.m.GetSnapshot().GetMetadata().GetIndex(), p.to, err)
 	}
@@ -138,6 +140,8 @@ func (w *world) transfer(p *packet, to *member) error {
 		return err
 	}
 	defer offers.Release(index, term)
+	to.staging = index
+	defer func() { to.staging = 0 }()
 	return to.engine.Transfers().Stage(context.Background(), index, term, manifest, func(blob uint32, b []byte, off int64) (int, error) {
 		if w.depth < 2 && w.percent(30) {
 			w.depth++
@@ -146,7 +150,7 @@ func (w *world) transfer(p *packet, to *member) error {
 			}
 			w.depth--
 		}
-		if from.gone() || to.gone() || from.n.paused() || !w.passes(from.n, to.n) || w.faulty && w.percent(3) {
+		if from.gone() || to.gone() || from.n.paused() || !w.passes(from.n, to.n) || to.newer > index || w.faulty && w.percent(3) {
 			return 0, errLine
 		}
 		if len(b) > 4096 && w.percent(50) {

@@ -76,10 +76,13 @@ func (op *operator) settle() {
 	}
 	for _, m := range w.ref.engine.Members() {
 		if op.machineOf(m.ID) == nil {
-			if n := op.free(); n != nil {
-				n.id, n.startAt = m.ID, w.now
-				w.note("machine %d takes member %d", n.place, n.id)
+			n := op.free()
+			if n == nil { // a change that was given up has been made after all
+				n = newMachine(w, len(w.machines))
+				w.machines = append(w.machines, n)
 			}
+			n.id, n.startAt = m.ID, w.now
+			w.note("machine %d takes member %d", n.place, n.id)
 		}
 	}
 	for _, n := range w.machines {

@@ -102,7 +102,7 @@ func newProfile(rng *rand.Rand) profile {
 		segmentBytes:      pick[int64](rng, 16<<10, 32<<10, 128<<10),
 		logSegmentBytes:   pick[int64](rng, 16<<10, 64<<10),
 		queueDepth:        1 + rng.IntN(3),
-		clients:           1 + rng.IntN(4), watchers: 1 + rng.IntN(4),
+		clients:           2 + rng.IntN(5), watchers: 1 + rng.IntN(4),
 		keys: pick(rng, 3, 12),
 	}
 }
@@ -141,7 +141,7 @@ func (w *world) begin() {
 	w.nextID = uint64(w.p.voters)
 	w.found()
 	for i := range w.p.clients {
-		w.clients = append(w.clients, &client{w: w, id: i + 1})
+		w.clients = append(w.clients, &client{w: w, id: i + 1, wait: int64(50 + w.rng.IntN(patience-50))})
 	}
 	for i := range w.p.watchers {
 		w.watchers = append(w.watchers, &watcher{w: w, id: i + 1})
