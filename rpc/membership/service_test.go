@@ -28,7 +28,7 @@ type cluster struct {
 	refuse             error // by the state machine
 }
 
-func (c *cluster) Members() []*pb.Member  { return c.members }
+func (c *cluster) Members() []*pb.Member { return c.members }
 
 func (c *cluster) ClusterVersion() string {
 	c.mu.Lock()
