@@ -177,6 +177,7 @@ func (e *Engine) compactTo(rev int64) bool {
 		return false
 	}
 	defer e.compactor.end()
+	e.hashBefore(rev)
 	began := time.Now()
 	e.writer.Lock()
 	k := e.ap.k
@@ -227,6 +228,19 @@ func (e *Engine) compactTo(rev int64) bool {
 	e.log.Info("finished scheduled compaction", zap.Int64("compact-revision", rev), zap.Duration("took", time.Since(began)),
 		zap.Int("number-of-keys-compacted", n), zap.Int64("current-db-size-bytes", total), zap.Int64("current-db-size-in-use-bytes", inUse))
 	return true
+}
+
+// hashBefore lets the present keyspace take the hash that etcd takes, unless a
+// snapshot has brought this compaction already.
+func (e *Engine) hashBefore(rev int64) {
+	k := e.hold()
+	defer k.work.RUnlock()
+	e.compactor.mu.Lock()
+	removed := e.compactor.mu.removed
+	e.compactor.mu.Unlock()
+	if removed < rev {
+		k.hashBefore(rev, removed)
+	}
 }
 
 // reclaimPeriod is how often sparse segments are looked for.

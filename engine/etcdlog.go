@@ -32,10 +32,11 @@ var opOfKind = map[etcdfile.RequestKind]OpKind{
 	etcdfile.KindAuthRoleRevokePermission: OpRoleRevoke,
 }
 
-// readOnly are the kinds of requests that change nothing; a token that was handed
-// out ends with the process that did it.
+// readOnly are the kinds of requests that change nothing here; a token that was
+// handed out ends with the process that did it, and a member publishes its name
+// and URLs (version 2) at each start.
 var readOnly = map[etcdfile.RequestKind]bool{
-	etcdfile.KindNone: true, etcdfile.KindRange: true, etcdfile.KindAuthenticate: true, etcdfile.KindAuthStatus: true,
+	etcdfile.KindNone: true, etcdfile.KindV2: true, etcdfile.KindRange: true, etcdfile.KindAuthenticate: true, etcdfile.KindAuthStatus: true,
 	etcdfile.KindAuthUserGet: true, etcdfile.KindAuthUserList: true, etcdfile.KindAuthRoleGet: true, etcdfile.KindAuthRoleList: true,
 	etcdfile.KindDowngradeVersionTest: true,
 }

@@ -42,7 +42,7 @@ func (e *Engine) exportTo(ctx context.Context, w *etcdfile.Writer) (*etcdfile.Te
 	if err != nil {
 		return nil, err
 	}
-	x := exporter{e: e, k: k, ctx: ctx, w: w}
+	x := exporter{e: e, k: k, ctx: ctx, w: w, began: time.Now()}
 	if err := x.versions(m.rev); err != nil {
 		return nil, err
 	}
@@ -114,29 +114,42 @@ func cmpID(a, b int64) int {
 
 // exporter copies versions into a database.
 type exporter struct {
-	e   *Engine
-	k   *keyspace
-	ctx context.Context
-	w   *etcdfile.Writer
+	e     *Engine
+	k     *keyspace
+	ctx   context.Context
+	w     *etcdfile.Writer
+	began time.Time // of the present slice of work
 }
+
+// exportSlice is how long an export works before it rests for as long: so it
+// takes half of one processor, for seconds, and a write that is ready to run waits
+// for a slice at most. docs/tuning/snapshot.md has the effect.
+const (
+	exportSlice = time.Millisecond
+	// pauseEvery is after how many versions the clock is looked at.
+	pauseEvery = 64
+)
 
 func (x *exporter) versions(rev int64) error {
 	var err error
 	walkErr := x.k.idx.AllVersions(rev, func(chunk []index.VersionRef) {
 		for i := 0; i < len(chunk) && err == nil; i++ {
-			err = x.put(&chunk[i])
-		}
-		if err == nil {
-			err = x.pause()
+			if err = x.put(&chunk[i]); err == nil && i%pauseEvery == pauseEvery-1 {
+				err = x.pause()
+			}
 		}
 	})
 	return errors.Join(err, walkErr)
 }
 
-// pause lets others have the processor: an export takes seconds of it, and a
-// write that is ready to run should not wait for a time slice to end.
+// pause rests when a slice of work has ended.
 func (x *exporter) pause() error {
-	runtime.Gosched()
+	if worked := time.Since(x.began); worked > exportSlice {
+		time.Sleep(min(worked, 10*exportSlice))
+		x.began = time.Now()
+	} else {
+		runtime.Gosched()
+	}
 	return errors.Join(x.ctx.Err(), x.e.ctx.Err())
 }
 

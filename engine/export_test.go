@@ -196,8 +196,21 @@ func TestImportPowerCut(t *testing.T) {
 	r.apply(op(t, OpLeaseGrant, &pb.LeaseGrantRequest{ID: 5, TTL: 100}))
 	db, st := exported(t, r.e)
 	opts := Options{ClusterID: 7, MemberID: 9, Pages: pagestore.Options{SegmentBytes: 16 << 10, PageBytes: 4 << 10, Inline: true}}
+	tail := etcdfile.Entry{Index: 40, Term: 3, Data: etcdPut(t, "from the log")}
 	run := func(fsys *disk.Mem) error {
 		if _, err := Import(fsys, opts, db, st, 0); err != nil {
+			return err
+		}
+		o := opts
+		o.Importing = true
+		e, err := Open(fsys, o)
+		if err != nil {
+			return err
+		}
+		if err = e.ApplyEtcd(&tail, true); err == nil {
+			err = e.Rebase()
+		}
+		if err = errors.Join(err, e.Abandon()); err != nil {
 			return err
 		}
 		return FinishImport(fsys)
@@ -242,10 +255,82 @@ func afterImport(t *testing.T, fsys *disk.Mem, opts Options, again func(*disk.Me
 		t.Fatal(err)
 	}
 	defer e.Abandon()
-	if e.Revision() != 31 || len(e.Leases()) != 1 || e.MemberID() != 9 {
-		t.Fatalf("revision %d, leases %v, member %d", e.Revision(), e.Leases(), e.MemberID())
+	if e.Revision() != 32 || len(e.Leases()) != 1 || e.MemberID() != 9 || e.AppliedIndex() != 0 {
+		t.Fatalf("revision %d, leases %v, member %d, applied %d", e.Revision(), e.Leases(), e.MemberID(), e.AppliedIndex())
 	}
 	return "whole"
+}
+
+// etcdPut is the data of an entry in etcd's log: an InternalRaftRequest with a put.
+func etcdPut(t *testing.T, key string) []byte {
+	t.Helper()
+	put, err := (&pb.PutRequest{Key: []byte(key)}).MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return appendMessage(nil, byte(etcdfile.KindPut)<<3|2, put)
+}
+
+// TestApplyEtcd translates entries of etcd's log of every kind that changes
+// something, and refuses what it does not know.
+func TestApplyEtcd(t *testing.T) {
+	r := newRig(t, 1)
+	index := uint64(1)
+	apply := func(typ etcdfile.EntryType, data []byte) error {
+		t.Helper()
+		index++
+		return r.e.ApplyEtcd(&etcdfile.Entry{Type: typ, Term: 1, Index: index, Data: data}, true)
+	}
+	request := func(kind etcdfile.RequestKind, body vtMessage) []byte {
+		b, err := body.MarshalVT()
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := appendMessage(nil, 2<<3|2, []byte("root")) // username
+		head = appendUint(head, 3<<3, r.e.auth.Revision())
+		data := binary.AppendUvarint(nil, 100<<3|2)
+		data = append(binary.AppendUvarint(data, uint64(len(head))), head...)
+		data = binary.AppendUvarint(data, uint64(kind)<<3|2)
+		return append(binary.AppendUvarint(data, uint64(len(b))), b...)
+	}
+	for _, step := range []struct {
+		kind etcdfile.RequestKind
+		body vtMessage
+	}{
+		{etcdfile.KindPut, &pb.PutRequest{Key: []byte("a"), Value: []byte("1")}},
+		{etcdfile.KindTxn, &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("b")}}}}}},
+		{etcdfile.KindDeleteRange, &pb.DeleteRangeRequest{Key: []byte("a")}},
+		{etcdfile.KindRange, &pb.RangeRequest{Key: []byte("a")}},
+		{etcdfile.KindCompaction, &pb.CompactionRequest{Revision: 3}},
+		{etcdfile.KindLeaseGrant, &pb.LeaseGrantRequest{ID: 5, TTL: 100}},
+		{etcdfile.KindLeaseGrant, &pb.LeaseGrantRequest{ID: 6, TTL: 100}},
+		{etcdfile.KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 6}},
+		{etcdfile.KindLeaseCheckpoint, &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: 5, Remaining_TTL: 9}}}},
+		{etcdfile.KindAlarm, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 9, Alarm: pb.AlarmType_NOSPACE}},
+		{etcdfile.KindAuthUserAdd, &pb.AuthUserAddRequest{Name: "root", HashedPassword: "aGFzaA=="}},
+		{etcdfile.KindAuthRoleAdd, &pb.AuthRoleAddRequest{Name: "root"}},
+		{etcdfile.KindAuthUserGrantRole, &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"}},
+		{etcdfile.KindAuthEnable, &pb.AuthEnableRequest{}},
+		{etcdfile.KindAuthRoleAdd, &pb.AuthRoleAddRequest{Name: "late"}},
+	} {
+		if err := apply(etcdfile.EntryNormal, request(step.kind, step.body)); err != nil {
+			t.Fatalf("kind %d: %v", step.kind, err)
+		}
+	}
+	if err := apply(etcdfile.EntryNormal, nil); err != nil {
+		t.Fatalf("a leader's first entry: %v", err)
+	}
+	auth := r.e.AuthState()
+	if r.e.Revision() != 4 || r.e.CompactRevision() != 3 || len(r.e.Leases()) != 1 || !r.e.HasAlarm(pb.AlarmType_NOSPACE) ||
+		!auth.Enabled || len(auth.Users) != 1 || len(auth.Roles) != 2 || r.e.AppliedIndex() != index {
+		t.Errorf("revision %d, compact revision %d, leases %v, auth %+v, applied %d of %d", r.e.Revision(), r.e.CompactRevision(), r.e.Leases(), auth, r.e.AppliedIndex(), index)
+	}
+	if err := apply(etcdfile.EntryNormal, request(4711, &pb.PutRequest{})); err == nil {
+		t.Error("a request of an unknown kind is taken")
+	}
+	if err := apply(etcdfile.EntryConfChangeV2, nil); err == nil {
+		t.Error("a change of the second kind is taken")
+	}
 }
 
 // journal keeps every event, to tell what a snapshot must have.
@@ -497,4 +582,56 @@ func TestSnapshotLeftovers(t *testing.T) {
 	if _, err := os.Stat(other); err != nil {
 		t.Error(err)
 	}
+}
+
+// BenchmarkExport writes 100,000 keys of 32 bytes with values of 256 as an etcd
+// database, and imports them.
+func BenchmarkExport(b *testing.B) {
+	const keys = 100_000
+	dir, err := disk.OpenDir(b.TempDir(), disk.Options{NoSync: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dir.Close()
+	e, err := Open(dir, Options{ClusterID: 7, MemberID: 9, QuotaBytes: -1, SnapshotDir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Abandon()
+	var data []byte
+	for i := range keys {
+		o := op(b, OpPut, &pb.PutRequest{Key: fmt.Appendf(nil, "%032d", i*7919%keys), Value: make([]byte, 256)})
+		if data = append(binary.AppendUvarint(data, uint64(len(o))), o...); i%100 == 99 {
+			e.Apply(uint64(i), 1, data, nil)
+			data = data[:0]
+		}
+	}
+	b.Run("export", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			s, err := e.Snapshot(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(s.SizeBytes())
+			s.Close()
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/version")
+	})
+	db, st := exported(b, e)
+	b.Run("import", func(b *testing.B) {
+		for b.Loop() {
+			to, err := disk.OpenDir(b.TempDir(), disk.Options{NoSync: true})
+			if err == nil {
+				_, err = Import(to, Options{ClusterID: 7, MemberID: 9}, db, st, 0)
+			}
+			if err == nil {
+				err = to.Close()
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/version")
+	})
 }

@@ -29,6 +29,8 @@ type keyspace struct {
 	// graves name what compaction removed and reclaim has not; guarded by
 	// Engine.writer.
 	graves map[pagestore.Ref]grave
+
+	hashes compactHashes
 }
 
 func newKeyspace(store *pagestore.Store) *keyspace {

@@ -49,7 +49,11 @@ func fingerprint(t testing.TB, e *Engine) string {
 		s += fmt.Sprintf("member %v\n", m)
 	}
 	as := e.AuthState()
-	return s + fmt.Sprintf("auth %v %d %v %v\n", as.Enabled, as.Revision, as.Users, as.Roles)
+	sum, err := e.Fingerprint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s + fmt.Sprintf("auth %v %d %v %v\n%x\n", as.Enabled, as.Revision, as.Users, as.Roles, sum)
 }
 
 // twoRigs are a leader and a follower of one cluster, which share the log.

@@ -335,7 +335,11 @@ func soundPages(file disk.File, at place, end int64) int64 {
 
 func (r *receiver) makeBuf() {
 	if r.buf == nil {
-		r.buf = make([]byte, r.in.home.chunkBytes)
+		most := int64(0) // of what is read at once
+		for _, n := range r.in.manifest.blobs() {
+			most = max(most, n)
+		}
+		r.buf = make([]byte, min(most, int64(r.in.home.chunkBytes)))
 	}
 }
 

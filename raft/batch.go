@@ -16,6 +16,7 @@ type batch struct {
 	tick    uint64 // when it was opened
 	id      entryID
 	seq     uint64 // identity when it was forwarded to the leader
+	sent    uint64 // tick at which it was forwarded last
 }
 
 const (

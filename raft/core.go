@@ -60,6 +60,8 @@ type core struct {
 	fwdSeq  uint64   // of the newest batch forwarded
 	prop    proposal // scratch
 	stalled bool     // RawNode refused a proposal; until the next tick or leader
+	// leaderLost: what was sent to the leader may be lost; until the next tick.
+	leaderLost bool
 
 	committed fifo[applyItem] // for the state machine
 	fx        effects
@@ -181,7 +183,7 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 		MaxInflightBytes:          maxInflightBytes,
 		CheckQuorum:               true,
 		PreVote:                   true,
-		Logger:                    raftLogger{c.cfg.Logger.Sugar()},
+		Logger:                    newRaftLogger(c.cfg.Logger),
 	})
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
@@ -231,7 +233,9 @@ func (c *core) tick() {
 	c.watchLog()
 	c.handOver()
 	c.expireProposals()
+	c.forwardAgain()
 	c.expireReads()
+	c.leaderLost = false
 }
 
 // watchLog ends a member whose log does not answer any more: nobody knows what
@@ -320,6 +324,11 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 		}
 	}
 	err := c.rn.Step(m)
+	if err != nil && m.GetType() == raftpb.MsgProp {
+		// Leadership is being handed over, or too much is uncommitted: the batch
+		// will come again.
+		c.admit.undo(m)
+	}
 	c.drain()
 	return err
 }

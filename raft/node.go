@@ -331,12 +331,13 @@ func (n *Node) StepAll(ms []*raftpb.Message) {
 	n.exit(true)
 }
 
-// ReportUnreachable tells that the last message to a peer was not delivered.
+// ReportUnreachable tells that messages to a peer may not have been delivered.
 func (n *Node) ReportUnreachable(id uint64) {
 	n.mu.Lock()
-	if n.mu.c.err == nil {
-		n.mu.c.rn.ReportUnreachable(id)
-		n.mu.c.drain()
+	if c := n.mu.c; c.err == nil {
+		c.leaderLost = c.leaderLost || id == c.lead.lead
+		c.rn.ReportUnreachable(id)
+		c.drain()
 	}
 	n.exit(true)
 }

@@ -684,3 +684,24 @@ func TestManyProposersOnTheRealLog(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestAdmissionUndo: a batch that did not enter the log may come again, one
+// that did may not.
+func TestAdmissionUndo(t *testing.T) {
+	var a admission
+	prop := func(seq uint64) *raftpb.Message {
+		data := append(appendOrigin(nil, origin{2, 77, 5, seq}), 1, 'x')
+		return &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(2)), Entries: []*raftpb.Entry{{Data: data}}}
+	}
+	for _, seq := range []uint64{1, 2, 3} {
+		if !a.admit(prop(seq), 5) {
+			t.Fatalf("%d is refused", seq)
+		}
+	}
+	a.undo(prop(2))
+	for seq, want := range map[uint64]bool{1: false, 2: true, 3: false} {
+		if got := a.admit(prop(seq), 5); got != want {
+			t.Errorf("%d again: %v", seq, got)
+		}
+	}
+}

@@ -362,3 +362,35 @@ func TestHungLog(t *testing.T) {
 		t.Error("goes on although its log is hung")
 	}
 }
+
+// TestLostForwardIsRepeated: what is forwarded and shows no effect is sent
+// again, at once if the leader could not be reached, under the same identity.
+func TestLostForwardIsRepeated(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.heartbeat(2, 5)
+	w := newWaiter("a")
+	if err := p.n.Propose([]byte(w.op), w); err != nil {
+		t.Fatal(err)
+	}
+	first := p.take(raftpb.MsgProp)
+	p.n.ReportUnreachable(3)
+	p.st.Tick()
+	if again := p.take(raftpb.MsgProp); len(again) != 0 {
+		t.Fatalf("repeated without a reason: %v", again)
+	}
+	p.n.ReportUnreachable(2)
+	p.st.Tick()
+	again := p.take(raftpb.MsgProp)
+	if len(again) != 1 || again[0].GetTo() != 2 || !bytes.Equal(again[0].GetEntries()[0].GetData(), first[0].GetEntries()[0].GetData()) {
+		t.Fatalf("repeated %v", again)
+	}
+	repeats := 0
+	for range 25 {
+		p.st.Tick()
+		p.heartbeat(2, 5)
+		repeats += len(p.take(raftpb.MsgProp))
+	}
+	if repeats != 2 {
+		t.Errorf("repeated %d times in 2.5 election timeouts", repeats)
+	}
+}

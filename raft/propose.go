@@ -82,18 +82,25 @@ func (c *core) propose(b *batch) {
 	c.under.own.push(b)
 }
 
-// forward sends b to the leader. The data leaves with the message, so the
-// batch gives it up.
+// forward sends b to the leader.
 func (c *core) forward(b *batch) {
 	c.fwdSeq++
 	b.seq, b.id = c.fwdSeq, entryID{term: c.hs.term}
-	head := appendOrigin(nil, origin{c.cfg.ID, c.cfg.Session, c.hs.term, b.seq})
+	if err := c.sendForward(b); err != nil {
+		c.under.drop(b, err)
+		return
+	}
+	c.under.forwarded(b)
+}
+
+// sendForward sends a copy of b under the identity that it has.
+func (c *core) sendForward(b *batch) error {
+	head := appendOrigin(nil, origin{c.cfg.ID, c.cfg.Session, b.id.term, b.seq})
 	e := &raftpb.Entry{}
 	if b.conf {
 		_, data, err := frameConfChange(b.data, head)
 		if err != nil {
-			c.under.drop(b, err)
-			return
+			return err
 		}
 		e.Data, e.Type = data, raftpb.EntryConfChangeV2.Enum()
 	} else {
@@ -103,7 +110,23 @@ func (c *core) forward(b *batch) {
 	c.fx.msgs = append(c.fx.msgs, &raftpb.Message{
 		Type: raftpb.MsgProp.Enum(), From: &c.cfg.ID, To: &to, Entries: []*raftpb.Entry{e},
 	})
-	c.under.forwarded(b)
+	b.sent = c.now
+	return nil
+}
+
+// forwardAgain repeats what a leader has not shown to have: it may have been
+// lost. The leader takes up each batch once, see admission. A batch of an
+// earlier term waits until its fate is known.
+func (c *core) forwardAgain() {
+	if c.lead.lead == 0 || c.lead.isLeader {
+		return
+	}
+	patience := uint64(c.cfg.electionTicks())
+	for i := range c.under.fwd.len() {
+		if b := *c.under.fwd.at(i); b.id.term == c.hs.term && (c.leaderLost || c.now-b.sent >= patience) {
+			_ = c.sendForward(b) // it was encoded before
+		}
+	}
 }
 
 // frameConfChange puts the frame head in front of the change's Context.

@@ -231,7 +231,7 @@ func (c *core) expireReads() {
 	}
 	for n := c.rounds.asked.len(); n > 0; n-- {
 		r := c.rounds.asked.pop()
-		if c.now-r.asked >= retry {
+		if c.now-r.asked >= retry || c.leaderLost {
 			c.ask(r)
 		} else {
 			c.rounds.asked.push(r)

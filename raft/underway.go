@@ -145,6 +145,14 @@ func (a *admission) admit(m *raftpb.Message, term uint64) bool {
 	return w.first(org.seq)
 }
 
+// undo makes room for a batch that was admitted and did not enter the log.
+func (a *admission) undo(m *raftpb.Message) {
+	org, err := originOf(m.GetEntries()[0])
+	if w := a.seen[[2]uint64{org.member, org.session}]; err == nil && w != nil && w.max-org.seq < 64 {
+		w.bits &^= 1 << (w.max - org.seq)
+	}
+}
+
 // seqWindow remembers which of the newest 64 sequence numbers were seen; older
 // ones count as seen.
 type seqWindow struct {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	pb "quire/api/etcdserverpb"
+	"quire/cmd/quire/discovery"
 )
 
 // origin is who a member without data is, and whether its cluster is new.
@@ -34,7 +35,7 @@ const (
 
 // bootstrap decides who this member is. Once data exists it is never asked again.
 func (c *Config) bootstrap(ctx context.Context, log *zap.Logger, remote *remotePeers) (origin, error) {
-	cluster, err := parseCluster(c.InitialCluster)
+	cluster, token, err := c.namedMembers(ctx, log)
 	if err != nil {
 		return origin{}, err
 	}
@@ -44,7 +45,40 @@ func (c *Config) bootstrap(ctx context.Context, log *zap.Logger, remote *remoteP
 	if c.ClusterState == clusterStateExisting {
 		return c.join(ctx, log, remote, cluster)
 	}
-	return c.found(ctx, log, remote, cluster)
+	return c.found(ctx, log, remote, cluster, token)
+}
+
+// namedMembers returns the members that the flags or a discovery name, and the
+// token of a new cluster.
+func (c *Config) namedMembers(ctx context.Context, log *zap.Logger) (cluster map[string]urlList, token string, err error) {
+	list := c.InitialCluster
+	switch {
+	case len(c.Discovery.Endpoints) > 0:
+		return c.discover(ctx, log)
+	case c.DiscoverySRV.Domain != "":
+		if list, err = c.DiscoverySRV.Lookup(ctx, c.Name, c.AdvertisePeerURLs, log); err != nil {
+			return nil, "", err
+		}
+	}
+	cluster, err = parseCluster(list)
+	return cluster, c.ClusterToken, err
+}
+
+// discover registers this member at the discovery service, under the ID that it
+// would have alone, and waits for the others.
+func (c *Config) discover(ctx context.Context, log *zap.Logger) (cluster map[string]urlList, token string, err error) {
+	log.Info("Bootstrapping cluster using v3 discovery.")
+	token = c.Discovery.Token
+	self := foundersOf(map[string]urlList{c.Name: c.AdvertisePeerURLs}, c.Name, token)
+	list, err := discovery.Join(ctx, c.Discovery, self.member, named(c.Name, c.AdvertisePeerURLs.strings()), log)
+	if err != nil {
+		log.Warn("failed to bootstrap; discovery token was already used", zap.String("discovery-token", token),
+			zap.Strings("discovery-endpoints", c.Discovery.Endpoints), zap.Error(err))
+		log.Warn("do not reuse discovery token; generate a new one to bootstrap a cluster")
+		return nil, "", fmt.Errorf("discovery failed: %w", err)
+	}
+	cluster, err = parseCluster(list)
+	return cluster, token, err
 }
 
 // checkInitialCluster refuses a list without this member or with a URL twice.
@@ -67,11 +101,11 @@ func (c *Config) checkInitialCluster(cluster map[string]urlList) error {
 // found begins a new cluster with the members of the list, unless the others
 // have known this member already: then its data is lost, and starting again
 // under the same identity would break what it promised them.
-func (c *Config) found(ctx context.Context, log *zap.Logger, remote *remotePeers, cluster map[string]urlList) (origin, error) {
+func (c *Config) found(ctx context.Context, log *zap.Logger, remote *remotePeers, cluster map[string]urlList, token string) (origin, error) {
 	if err := c.advertiseMatches(ctx, cluster[c.Name]); err != nil {
 		return origin{}, err
 	}
-	o := origin{identity: foundersOf(cluster, c.Name, c.ClusterToken)}
+	o := origin{identity: foundersOf(cluster, c.Name, token)}
 	ctx, cancel := context.WithTimeout(ctx, bootstrapWait)
 	defer cancel()
 	if known, err := remote.members(ctx, othersURLs(cluster, c.Name)); err == nil {

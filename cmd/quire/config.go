@@ -5,6 +5,8 @@ import (
 	"math"
 	"net"
 	"time"
+
+	"quire/cmd/quire/discovery"
 )
 
 // Config is everything that can be set. The flag table (flags.go) gives each
@@ -38,13 +40,17 @@ type Config struct {
 	StrictReconfigCheck bool
 	MaxLearners         int
 	ElectionTickAdvance bool
-	RaftReadTimeout     time.Duration
-	RaftWriteTimeout    time.Duration
+	// SnapshotBytesPerSecond is quire's own: what leaves of snapshots for peers.
+	SnapshotBytesPerSecond int64
+	RaftReadTimeout        time.Duration
+	RaftWriteTimeout       time.Duration
 
 	// Clustering
 	AdvertisePeerURLs   urlList
 	AdvertiseClientURLs urlList
 	InitialCluster      string
+	Discovery           discovery.Config
+	DiscoverySRV        discovery.SRV
 	ClusterState        string
 	ClusterToken        string
 	ForceNewCluster     bool
@@ -139,7 +145,9 @@ func (c *Config) settle() {
 		c.AdvertiseClientURLs = nil // Validate refuses this
 	}
 	found := c.advertiseOwnHost()
-	if !c.set["initial-cluster"] || c.InitialCluster == "" {
+	if c.discovers() && !c.set["initial-cluster"] {
+		c.InitialCluster = "" // whom the discovery names
+	} else if !c.set["initial-cluster"] || c.InitialCluster == "" {
 		c.InitialCluster = initialCluster(c.Name, c.AdvertisePeerURLs, found || c.set["initial-advertise-peer-urls"] || c.Name != defaultName)
 	}
 	setDefault(&c.SnapshotCount, defaultSnapshotCount)
@@ -150,6 +158,11 @@ func (c *Config) settle() {
 	setDefault(&c.QuotaBackendBytes, defaultQuotaBytes)
 	c.settleTLS()
 	setDefault(&c.WarnUnary, 300*time.Millisecond)
+}
+
+// discovers tells whether the members of a new cluster are found by discovery.
+func (c *Config) discovers() bool {
+	return len(c.Discovery.Endpoints) > 0 || c.DiscoverySRV.Domain != ""
 }
 
 // setDefault gives a setting for which zero means nothing its default.

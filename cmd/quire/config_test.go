@@ -21,9 +21,8 @@ func loadFor(t *testing.T, args, environ []string) (*Config, *flagSet, []string)
 	cfg := newConfig()
 	set, faults := load(cfg, args, environ)
 	if len(faults) == 0 {
-		var refusals []error
-		set.ignored, refusals = set.withoutEffect()
-		faults = append(refusals, cfg.Validate()...)
+		set.ignored = set.withoutEffect()
+		faults = cfg.Validate()
 	}
 	var texts []string
 	for _, f := range faults {
@@ -133,8 +132,10 @@ func TestFaultsAreReportedTogether(t *testing.T) {
 			`v2 proxy is deprecated, and --discovery-fallback can't be configured as "proxy"`,
 			"enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
 		}},
-		{"for clusters only", []string{"--discovery-token=t"}, nil, []string{
-			"--discovery-token is for clusters of several members, which this version does not serve",
+		{"discovery", []string{"--discovery-token=t", "--discovery-srv=example.com", "--initial-cluster=a=http://h:1", "--discovery-cert=c"}, nil, []string{
+			"both --discovery-token and --discovery-endpoints must be set",
+			"--discovery-cert and --discovery-key must both be present or both absent",
+			`multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`,
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -241,7 +242,7 @@ func TestConfigFile(t *testing.T) {
 		{"election-timeout: soon\n", "--config-file FILE: invalid value soon for election-timeout: parse error"},
 		{"name: {a: b}\n", "--config-file FILE: invalid value map[a:b] for name: cannot be a map[string]interface {}"},
 		{"feature-gates: Nope=true\n", "--config-file FILE: invalid value Nope=true for feature-gates: unrecognized feature gate: Nope"},
-		{"discovery-config: {token: t}\n", "--discovery-token is for clusters"},
+		{"discovery-config: {token: t}\n", "both --discovery-token and --discovery-endpoints must be set"},
 		{"[", "--config-file"},
 	} {
 		file := writeFile(t, tc.file)

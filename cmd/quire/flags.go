@@ -17,9 +17,8 @@ import (
 type effect int
 
 const (
-	works   effect = iota
-	none           // accepted so that existing command lines start; changes nothing yet
-	refused        // asking for it and not getting it would be dangerous: an error
+	works effect = iota
+	none         // accepted so that existing command lines start; changes nothing yet
 )
 
 // flagSet is etcd's flags over a Config.
@@ -127,21 +126,29 @@ func (f *flagSet) addClustering() {
 	c.DiscoveryFallback = "exit"
 	f.Var(oneOf{&c.DiscoveryFallback, []string{"exit", "proxy"}}, "discovery-fallback", "what to do when discovery fails: exit")
 	f.effects["discovery-fallback"] = none
-	f.deny("discovery-token", "", "discovery service")
-	f.deny("discovery-endpoints", "", "discovery service")
-	f.deny("discovery-srv", "", "DNS domain to bootstrap from")
-	f.deny("discovery-srv-name", "", "DNS service name to bootstrap from")
-	f.nothing("discovery-dial-timeout", 2*time.Second, "discovery service")
-	f.nothing("discovery-request-timeout", 5*time.Second, "discovery service")
-	f.nothing("discovery-keepalive-time", 2*time.Second, "discovery service")
-	f.nothing("discovery-keepalive-timeout", 6*time.Second, "discovery service")
-	f.nothing("discovery-insecure-transport", true, "discovery service")
-	f.nothing("discovery-insecure-skip-tls-verify", false, "discovery service")
-	for _, name := range []string{"cert", "key", "cacert", "user", "password"} {
-		f.nothing("discovery-"+name, "", "discovery service")
-	}
+	f.addDiscovery()
 	f.Var(&someOf{words: []string{"write-only", "write-only-skip-check", "write-only-drop-data", "gone"}}, "v2-deprecation", "of etcd's version 2")
 	f.effects["v2-deprecation"] = none
+}
+
+func (f *flagSet) addDiscovery() {
+	c := f.cfg
+	d := &c.Discovery
+	f.StringVar(&d.Token, "discovery-token", "", "token of the new cluster at the discovery service")
+	f.Var((*wordList)(&d.Endpoints), "discovery-endpoints", "endpoints of the etcd cluster that is the discovery service")
+	f.DurationVar(&d.DialTimeout, "discovery-dial-timeout", 2*time.Second, "discovery service: time to connect")
+	f.DurationVar(&d.RequestTimeout, "discovery-request-timeout", 5*time.Second, "discovery service: time for an answer")
+	f.DurationVar(&d.KeepAliveTime, "discovery-keepalive-time", 2*time.Second, "discovery service: silence after which it is pinged")
+	f.DurationVar(&d.KeepAliveTimeout, "discovery-keepalive-timeout", 6*time.Second, "discovery service: time for the answer to that ping")
+	f.BoolVar(&d.InsecureTransport, "discovery-insecure-transport", true, "discovery service: without TLS, unless an endpoint begins with https")
+	f.BoolVar(&d.InsecureSkipVerify, "discovery-insecure-skip-tls-verify", false, "discovery service: accept any certificate")
+	f.StringVar(&d.Cert, "discovery-cert", "", "discovery service: client certificate")
+	f.StringVar(&d.Key, "discovery-key", "", "discovery service: its key")
+	f.StringVar(&d.CACert, "discovery-cacert", "", "discovery service: authorities that its certificates come from")
+	f.StringVar(&d.User, "discovery-user", "", "discovery service: NAME or NAME:PASSWORD")
+	f.StringVar(&d.Password, "discovery-password", "", "discovery service: the user's password")
+	f.StringVar(&c.DiscoverySRV.Domain, "discovery-srv", "", "DNS domain whose SRV records name the members of a new cluster")
+	f.StringVar(&c.DiscoverySRV.Suffix, "discovery-srv-name", "", "suffix of the services etcd-server and etcd-server-ssl in that domain")
 }
 
 func (f *flagSet) addSecurity() {
@@ -219,6 +226,7 @@ func (f *flagSet) addLogging() {
 
 // addOwn adds what etcd does not have.
 func (f *flagSet) addOwn() {
+	f.Int64Var(&f.cfg.SnapshotBytesPerSecond, "snapshot-bytes-per-second", 0, "bytes of snapshots sent to peers per second (0: as fast as it goes)")
 	f.Int64Var(&f.cfg.PageCacheBytes, "page-cache-bytes", 32<<20, "pages of the store kept in memory, in bytes (at least 1 MiB)")
 }
 
@@ -230,13 +238,6 @@ func (f *flagSet) addUnsafe() {
 // nothing registers a flag that is parsed and has no effect yet.
 func (f *flagSet) nothing(name string, def any, usage string) {
 	f.effects[name] = none
-	f.discard(name, def, usage)
-}
-
-// deny registers a flag that is refused when it is set to anything but its
-// default.
-func (f *flagSet) deny(name string, def any, usage string) {
-	f.effects[name] = refused
 	f.discard(name, def, usage)
 }
 
@@ -291,24 +292,20 @@ func (f *flagSet) parseArgs(args []string) (faults []error) {
 	return faults
 }
 
-// withoutEffect lists the flags that were set and change nothing, and a fault
-// for each that is refused.
-func (f *flagSet) withoutEffect() (ignored []string, faults []error) {
+// withoutEffect lists the flags that were set and change nothing.
+func (f *flagSet) withoutEffect() (ignored []string) {
 	f.VisitAll(func(fl *flag.Flag) {
 		if !f.cfg.set[fl.Name] || fl.Value.String() == fl.DefValue {
 			return
 		}
-		switch f.effects[fl.Name] {
-		case none:
+		if f.effects[fl.Name] == none {
 			ignored = append(ignored, fl.Name)
-		case refused:
-			faults = append(faults, fmt.Errorf("--%s is for clusters of several members, which this version does not serve", fl.Name))
 		}
 	})
 	for _, name := range f.cfg.Features.idle() {
 		ignored = append(ignored, "feature-gates "+name)
 	}
-	return ignored, faults
+	return ignored
 }
 
 // secretFlags are never shown.

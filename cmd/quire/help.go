@@ -118,11 +118,8 @@ func (f *flagSet) printGroup(w io.Writer, g flagGroup) {
 func (f *flagSet) printFlag(w io.Writer, name string) {
 	fl := f.Lookup(name)
 	note := ""
-	switch f.effects[name] {
-	case none:
+	if f.effects[name] == none {
 		note = " (accepted, no effect in this version)"
-	case refused:
-		note = " (for clusters of several members, not served by this version)"
 	}
 	fmt.Fprintf(w, "  --%s '%s'\n    %s%s\n", name, fl.DefValue, fl.Usage, note)
 }

@@ -10,8 +10,6 @@ import (
 
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
-	"quire/raft"
-	"quire/raft/peer"
 )
 
 // leases is the lessor as the clients of any member see it. Clocks run on the
@@ -28,18 +26,9 @@ type leases struct {
 
 func newLeases(m *member) *leases { return &leases{Engine: m.engine, m: m, start: time.Now()} }
 
-// The errors are etcd's.
-var (
-	errLeaseTimeout  = errors.New("etcdserver: request timed out")
-	errLeaseNoLeader = errors.New("etcdserver: no leader")
-)
-
-// leaseRetry is the pause before the leader is asked again, as in etcd.
-const leaseRetry = 50 * time.Millisecond
-
 // LeaseRenew implements rpc.Leases.
 func (l *leases) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) {
-	err = l.onLeader(ctx, callLeaseRenew, binary.AppendUvarint(nil, uint64(id)),
+	err = l.m.onLeader(ctx, callLeaseRenew, binary.AppendUvarint(nil, uint64(id)),
 		func(ctx context.Context) error {
 			ttl, err = l.renewHere(ctx, id)
 			return err
@@ -61,7 +50,7 @@ func (l *leases) LeaseTimeToLive(ctx context.Context, id int64, withKeys bool) (
 	if err != nil {
 		return info, err
 	}
-	err = l.onLeader(ctx, callLeaseTimeToLive, req,
+	err = l.m.onLeader(ctx, callLeaseTimeToLive, req,
 		func(ctx context.Context) error {
 			info, err = l.infoHere(ctx, id, withKeys)
 			return err
@@ -76,83 +65,6 @@ func (l *leases) LeaseTimeToLive(ctx context.Context, id int64, withKeys bool) (
 		})
 	return info, err
 }
-
-var errAnswer = errors.New("malformed answer of a peer")
-
-// onLeader runs here on the leader, or asks it by a call and gives the answer
-// to there. It goes on through a change of leader, but not for long without one:
-// this member may be cut off, and the client does better with another.
-func (l *leases) onLeader(ctx context.Context, method peer.Method, req []byte, here func(context.Context) error, there func([]byte) error) error {
-	if l.m.node.Load().Status().IsLeader {
-		if err := here(ctx); !retryOnLeader(err) {
-			return err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTime(l.m.cfg))
-	defer cancel()
-	patience := time.Now().Add(l.m.cfg.electionTimeout())
-	for {
-		s := l.m.node.Load().Status()
-		var err error
-		switch {
-		case s.IsLeader:
-			err = here(ctx)
-		case s.Lead != 0:
-			err = l.ask(ctx, s.Lead, method, req, there)
-			patience = time.Now().Add(l.m.cfg.electionTimeout())
-		case time.Now().After(patience):
-			return errLeaseNoLeader
-		default:
-			err = errLeaseNoLeader
-		}
-		if !retryOnLeader(err) {
-			return err
-		}
-		select {
-		case <-time.After(leaseRetry):
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return ctx.Err()
-			}
-			return errLeaseTimeout
-		}
-	}
-}
-
-// retryOnLeader: whoever was asked does not lead, or could not be asked. The
-// operations may be repeated.
-func retryOnLeader(err error) bool {
-	return err != nil && !errors.Is(err, engine.ErrLeaseNotFound) && !errors.Is(err, raft.ErrStopped) &&
-		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
-}
-
-// ask calls the leader, as long as it is the leader.
-func (l *leases) ask(ctx context.Context, lead uint64, method peer.Method, req []byte, there func([]byte) error) error {
-	try, cancel := context.WithTimeout(ctx, l.m.cfg.electionTimeout()+time.Second)
-	defer cancel()
-	changed := l.m.node.Load().LeaderNotify()
-	go func() {
-		select {
-		case <-changed:
-			cancel()
-		case <-try.Done():
-		}
-	}()
-	answer, err := l.m.transport.Call(try, lead, method, req)
-	var said *peer.CallError
-	switch {
-	case err == nil:
-		return there(answer)
-	case errors.As(err, &said) && said.Text == engine.ErrLeaseNotFound.Error():
-		return engine.ErrLeaseNotFound
-	case ctx.Err() == nil:
-		return fmt.Errorf("asking the leader %x: %v", lead, err) // not as an end of ctx: the next leader is asked
-	}
-	return err
-}
-
-// requestTime bounds a request as in package rpc.
-func requestTime(c *Config) time.Duration { return 5*time.Second + 2*c.electionTimeout() }
 
 // renewHere renews on the leader.
 func (l *leases) renewHere(ctx context.Context, id int64) (int64, error) {

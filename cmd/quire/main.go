@@ -44,9 +44,8 @@ func run(args, environ []string) int {
 		return 0
 	}
 	if len(faults) == 0 {
-		var refusals []error
-		set.ignored, refusals = set.withoutEffect()
-		faults = append(refusals, cfg.Validate()...)
+		set.ignored = set.withoutEffect()
+		faults = cfg.Validate()
 	}
 	if len(faults) > 0 {
 		return complain(faults, args, asEtcd)

@@ -298,7 +298,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
 		MoveLeader:   n.TransferLeadership,
 		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
-		Membership:   m.membership,
+		Membership:   memberships{m.membership, m},
 	}
 	m.see.fill(&rc, c)
 	return rc

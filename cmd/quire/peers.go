@@ -44,12 +44,6 @@ func (p *raftPort) ReportSnapshot(id uint64, ok bool) {
 	}
 }
 
-// What members ask of each other. The numbers are part of the peer protocol.
-const (
-	callLeaseRenew      peer.Method = 1
-	callLeaseTimeToLive peer.Method = 2
-)
-
 // readDone is told how a ReadIndex ends.
 type readDone chan error
 
@@ -77,10 +71,9 @@ func (m *member) openTransport() (err error) {
 	m.leases = newLeases(m)
 	m.transport, err = peer.New(peer.Config{
 		ID: m.id, ClusterID: m.cid, ServerVersion: apiVersion, PeerURLs: c.AdvertisePeerURLs.strings(),
-		TLS: m.peerTLS,
-		Handlers: map[peer.Method]peer.Handler{
-			callLeaseRenew: m.leases.serveRenew, callLeaseTimeToLive: m.leases.serveTimeToLive,
-		},
+		TLS:       m.peerTLS,
+		Handlers:  m.handlers(),
+		Snapshots: m.engine.Transfers(), SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
 		Raft: (*raftPort)(m), Removed: m.engine.Removed, OnRemoved: func() { m.leave(0) },
 		DialTimeout: time.Second + c.electionTimeout(),
 		ReadTimeout: c.RaftReadTimeout, WriteTimeout: c.RaftWriteTimeout,

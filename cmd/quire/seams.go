@@ -97,7 +97,20 @@ func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interfac
 	}
 }
 
-// Snapshot implements raft.Snapshotter; Restore is the engine's.
+// Restore implements raft.Snapshotter: the transport follows the membership that
+// came.
+func (s *stateMachine) Restore(index, term uint64, confState []byte) error {
+	if err := s.Engine.Restore(index, term, confState); err != nil {
+		return err
+	}
+	s.m.syncPeers()
+	if s.Removed(s.m.id) {
+		s.m.leave(leaveDelay)
+	}
+	return nil
+}
+
+// Snapshot implements raft.Snapshotter.
 func (s *stateMachine) Snapshot(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
 	return s.Transfers().Offer(atLeast)
 }

@@ -28,6 +28,10 @@ func (c *Config) settleTLS() {
 	suites, _ := certs.CipherSuites(c.CipherSuites) // Validate reports faults
 	least, _ := certs.Version(c.TLSMinVersion)
 	newest, _ := certs.Version(c.TLSMaxVersion)
+	if c.DiscoverySRV.Domain != "" && c.PeerTLS.TrustedCAFile == "" {
+		// As in etcd: the peers that DNS names have certificates for the domain.
+		c.PeerTLS.ServerName = c.DiscoverySRV.Domain
+	}
 	for _, s := range []*Security{&c.ClientTLS, &c.PeerTLS} {
 		s.CipherSuites, s.MinVersion, s.MaxVersion = suites, least, newest
 	}

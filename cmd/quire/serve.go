@@ -44,8 +44,8 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 	os.Args = maskArgs(os.Args) // /debug/vars and /debug/pprof/cmdline show them
 	l, err := openLogs(cfg)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		newFaultLog(os.Stderr).Warn("failed to verify flags", zap.Error(err))
+		return exitFault
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)

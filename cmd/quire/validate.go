@@ -135,6 +135,17 @@ func (c *Config) checkCluster() (faults []error) {
 	if c.Name == "" {
 		faults = append(faults, errors.New("--name is empty"))
 	}
+	faults = append(faults, c.Discovery.Validate()...)
+	if given := c.set["initial-cluster"] && c.InitialCluster != ""; c.discovers() {
+		if given || len(c.Discovery.Endpoints) > 0 && c.DiscoverySRV.Domain != "" {
+			faults = append(faults, errors.New("multiple discovery or bootstrap flags are set. "+
+				`Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`))
+		}
+		if len(c.Discovery.Endpoints) > 0 && c.ClusterState == clusterStateExisting {
+			faults = append(faults, errors.New("discovery URL should not be set when joining existing initial cluster"))
+		}
+		return faults
+	}
 	members, err := parseCluster(c.InitialCluster)
 	if err != nil {
 		return append(faults, fmt.Errorf("--initial-cluster: %w", err))

@@ -251,6 +251,15 @@ func checkGolden(t *testing.T, r Request) {
 	}
 }
 
+func TestParseV2(t *testing.T) {
+	raw := message(1, uint64(7), 2, []byte("PUT"), 3, []byte("/0/members/1/attributes"), 5, uint64(0))
+	for _, data := range [][]byte{raw, message(1, uint64(7), 2, raw)} {
+		if r, err := ParseRequest(data); err != nil || r.Kind != KindV2 {
+			t.Error(r, err)
+		}
+	}
+}
+
 func TestParseDowngrade(t *testing.T) {
 	d, err := ParseDowngrade(message(1, uint64(1), 2, []byte("3.6.0")))
 	if err != nil || d != (Downgrade{TargetVersion: "3.6.0", Enabled: true}) {

@@ -26,6 +26,7 @@ type RequestKind int32
 // The kinds; each names the message of the body.
 const (
 	KindNone                     RequestKind = 0
+	KindV2                       RequestKind = 2 // of the API before version 3, see ParseRequest
 	KindRange                    RequestKind = 3
 	KindPut                      RequestKind = 4
 	KindDeleteRange              RequestKind = 5
@@ -62,9 +63,14 @@ const (
 )
 
 // ParseRequest reads the data of a normal entry. Empty data, a leader's first
-// entry, is of kind none.
+// entry, is of kind none. etcd 3.5 and older write requests of API version 2,
+// for names and URLs of members; they have a field 2, which nothing else has.
 func ParseRequest(data []byte) (r Request, err error) {
 	err = eachField(data, func(num protowire.Number, v uint64, p []byte) error {
+		if r.Kind == KindV2 || RequestKind(num) == KindV2 {
+			r = Request{Kind: KindV2}
+			return nil
+		}
 		switch num {
 		case fieldRequestID:
 			return nil

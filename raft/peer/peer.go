@@ -108,7 +108,7 @@ func (p *peer) failed(m *raftpb.Message) {
 			p.mu.offering.dead = true
 		}
 		p.mu.Unlock()
-	case raftpb.MsgApp:
+	case raftpb.MsgApp, raftpb.MsgProp:
 		p.unreachable()
 	}
 }
@@ -137,7 +137,7 @@ func (p *peer) up(k kind) {
 
 // down notes that a lane was lost.
 func (p *peer) down(k kind, err error) {
-	if k == bulk {
+	if k != calls {
 		p.unreachable()
 	}
 	if k == control {

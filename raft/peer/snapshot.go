@@ -20,7 +20,7 @@ import (
 //
 //	receiver                            sender
 //	MsgSnap ◄──────────────────────────  offer begins
-//	manifest(index, term) ────────────►  Snapshots.Manifest
+//	manifest(index, term) ────────────►  Snapshots.Manifest holds it
 //	read(blob, offset, length) ───────►  Snapshots.ReadAt        many times
 //	Snapshots.Stage is done: MsgSnap goes to raft
 //	end(ok) ──────────────────────────►  Release; raft.ReportSnapshot
@@ -32,13 +32,12 @@ import (
 // Snapshots is where the content of snapshots lies. The methods are called
 // from several goroutines.
 type Snapshots interface {
-	// Manifest describes the state (index, term), which was held for the peer
-	// when raft was given its name.
+	// Manifest describes the state (index, term) in the receiver's terms and
+	// holds it until Release, which is called once for each Manifest.
 	Manifest(index, term uint64) ([]byte, error)
 	// ReadAt reads a part of a blob that the manifest names. At a blob's end
 	// it may return less than len(p), with io.EOF.
 	ReadAt(index, term uint64, blob uint32, p []byte, off int64) (int, error)
-	// Release ends the hold. It is called once for each MsgSnap given to Send.
 	Release(index, term uint64)
 	// Stage takes over what a manifest describes, so that raft's Restore finds
 	// it under (index, term). fetch reads from the sender, as ReadAt; it may be
@@ -72,6 +71,7 @@ const (
 type offer struct {
 	index, term uint64
 	began, read time.Time
+	held        bool // a Manifest was given out
 	dead        bool // MsgSnap was dropped
 }
 
@@ -89,14 +89,15 @@ func (p *peer) offer(m *raftpb.Message) {
 	if old != nil {
 		// raft has given up on it by itself, as after a change of leader.
 		p.stats.snapshotsSent.end(old.began, errClosed)
-		p.t.release(old.index, old.term)
+		p.release(old)
 	}
 	p.t.log.Info("sending database snapshot", hexID("remote-peer-id", p.id), zap.Uint64("snapshot-index", o.index), zap.Uint64("snapshot-term", o.term))
 }
 
-func (t *Transport) release(index, term uint64) {
-	if t.cfg.Snapshots != nil {
-		t.cfg.Snapshots.Release(index, term)
+// release ends the hold of an offer that is no longer in p.mu.offering.
+func (p *peer) release(o *offer) {
+	if o.held {
+		p.t.cfg.Snapshots.Release(o.index, o.term)
 	}
 }
 
@@ -123,7 +124,7 @@ func (p *peer) endOffer(o *offer, err error) {
 	}
 	p.mu.offering = nil
 	p.mu.Unlock()
-	p.t.release(have.index, have.term)
+	p.release(have)
 	p.stats.snapshotsSent.end(have.began, err)
 	if err != nil {
 		p.t.log.Warn("failed to send database snapshot", hexID("remote-peer-id", p.id), zap.Uint64("snapshot-index", have.index), zap.Error(err))
@@ -166,7 +167,7 @@ func (t *Transport) serveSnapshot(ctx context.Context, p *peer, m Method, body [
 		if err := c.end(); err != nil {
 			return nil, err
 		}
-		return t.cfg.Snapshots.Manifest(index, term)
+		return p.manifest(index, term)
 	case snapRead:
 		blob, off, n := c.uvarint(), c.uvarint(), c.uvarint()
 		if err := c.end(); err != nil {
@@ -186,6 +187,25 @@ func (t *Transport) serveSnapshot(ctx context.Context, p *peer, m Method, body [
 	}
 	p.endPull(index, term, ok == 1)
 	return nil, nil
+}
+
+// manifest describes the offered snapshot.
+func (p *peer) manifest(index, term uint64) ([]byte, error) {
+	m, err := p.t.cfg.Snapshots.Manifest(index, term)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	o := p.mu.offering
+	keep := o != nil && o.index == index && o.term == term && !o.held
+	if keep {
+		o.held = true
+	}
+	p.mu.Unlock()
+	if !keep { // a second manifest of one offer, or the offer has ended
+		p.t.cfg.Snapshots.Release(index, term)
+	}
+	return m, nil
 }
 
 func (p *peer) endPull(index, term uint64, ok bool) {

@@ -340,11 +340,8 @@ func sameTerm(a, b *raftpb.Message) bool { return a.GetTerm() == b.GetTerm() }
 func (t *Transport) lostMessage(m *raftpb.Message) {
 	t.log.Debug("ignored message send request; unknown remote peer target", zap.String("type", m.GetType().String()), hexID("unknown-target-peer-id", m.GetTo()))
 	if m.GetType() == raftpb.MsgSnap {
-		id, meta := m.GetTo(), m.GetSnapshot().GetMetadata()
-		go func() { // not from inside Send
-			t.release(meta.GetIndex(), meta.GetTerm())
-			t.cfg.Raft.ReportSnapshot(id, false)
-		}()
+		id := m.GetTo()
+		go t.cfg.Raft.ReportSnapshot(id, false) // not from inside Send
 	}
 }
 

@@ -139,7 +139,27 @@ type pair struct{ quire, upstream *harness.Server }
 
 func startPair(t testing.TB, flags ...string) pair {
 	t.Helper()
-	return pair{harness.Start(t, flags...), harness.StartUpstream(t, flags...)}
+	p := pair{harness.Start(t, flags...), harness.StartUpstream(t, flags...)}
+	p.settle(t)
+	return p
+}
+
+// settle waits until upstream has raised its storage version, which it does some seconds after its start.
+func (p pair) settle(t testing.TB) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		resp, err := http.Get("http://" + p.upstream.Endpoint + "/version")
+		if err == nil {
+			body, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if strings.Contains(string(body), `"storage":"3.7.0"`) {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("upstream's storage version is not decided: %v", err)
+		}
+	}
 }
 
 // same sends requests to both and compares the answers.

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,12 +21,13 @@ type Cluster struct {
 
 	flags []string
 	peers map[*Server]string // peer URL as the others know it
+	links map[*Server]*Link
 }
 
 // StartCluster runs n servers as one new cluster and waits until all are ready. They are killed at the end of the test.
 func StartCluster(t testing.TB, n int, flags ...string) *Cluster {
 	t.Helper()
-	c := &Cluster{flags: flags, peers: map[*Server]string{}, Net: newNet(t)}
+	c := &Cluster{flags: flags, peers: map[*Server]string{}, links: map[*Server]*Link{}, Net: newNet(t)}
 	var names, list []string
 	var links []*Link
 	for i := range n {
@@ -52,7 +54,7 @@ func (c *Cluster) add(t testing.TB, name string, l *Link, list, state string) *S
 		"--initial-cluster", list, "--initial-cluster-state", state,
 	}, c.flags...)})
 	s.Endpoint, s.DataDir = strings.TrimPrefix(client, "http://"), s.WorkDir+"/data"
-	c.peers[s] = l.URL()
+	c.peers[s], c.links[s], s.name = l.URL(), l, name
 	c.Servers = append(c.Servers, s)
 	return s
 }
@@ -155,3 +157,68 @@ func (c *Cluster) Others(not ...*Server) (others []*Server) {
 
 // PeerURL is where the others reach a server.
 func (c *Cluster) PeerURL(s *Server) string { return c.peers[s] }
+
+// Add launches one more server, which a client has made known as a member before: name and the list of all members are
+// what etcdctl prints then. It does not wait for it.
+func (c *Cluster) Add(t testing.TB, name string, l *Link) *Server {
+	t.Helper()
+	list := []string{name + "=" + l.URL()}
+	for _, s := range c.Servers {
+		list = append(list, s.name+"="+c.peers[s])
+	}
+	return c.add(t, name, l, strings.Join(list, ","), "existing")
+}
+
+// NewLink is a way to a member that there is not yet.
+func (c *Cluster) NewLink(t testing.TB) *Link {
+	t.Helper()
+	return c.Net.link(t, FreePort(t))
+}
+
+// Forget takes a server out of the list, for one that was removed.
+func (c *Cluster) Forget(s *Server) {
+	c.Servers = c.Others(s)
+	delete(c.peers, s)
+}
+
+// Ready waits until a server is.
+func (s *Server) Ready(t testing.TB) {
+	t.Helper()
+	s.waitReady(t)
+}
+
+// Wipe deletes the data of a server that does not run.
+func (s *Server) Wipe(t testing.TB) {
+	t.Helper()
+	if err := os.RemoveAll(s.DataDir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Relaunch runs a server that has ended with further flags and does not wait for anything.
+func (s *Server) Relaunch(t testing.TB, moreFlags ...string) {
+	t.Helper()
+	s.keeper.Lock()
+	defer s.keeper.Unlock()
+	<-s.exited
+	s.args = append(s.args[:len(s.args):len(s.args)], moreFlags...)
+	s.launch(t)
+}
+
+// Relink opens a second way to a server's peer port.
+func (c *Cluster) Relink(t testing.TB, s *Server) *Link {
+	t.Helper()
+	to := ""
+	for i, arg := range s.args {
+		if arg == "--listen-peer-urls" {
+			to = strings.TrimPrefix(s.args[i+1], "http://")
+		}
+	}
+	l := c.Net.link(t, to)
+	l.old = c.links[s]
+	c.links[s], c.peers[s] = l, l.URL()
+	return l
+}
+
+// CloseLink closes the way that Relink has replaced.
+func (c *Cluster) CloseLink(s *Server) { c.links[s].old.lis.Close() }

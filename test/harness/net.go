@@ -23,8 +23,7 @@ type Link struct {
 	net *Net
 	lis net.Listener
 	to  string // where the member listens
-	mu  sync.Mutex
-	id  uint64 // of the member, learnt from who is greeted; 0: not yet
+	old *Link  // that this one has replaced
 }
 
 // passage is one connection through a link.
@@ -43,7 +42,13 @@ func newNet(t testing.TB) *Net {
 // link opens a proxy in front of an address.
 func (n *Net) link(t testing.TB, to string) *Link {
 	t.Helper()
-	lis, err := net.Listen("tcp", FreePort(t))
+	var lis net.Listener
+	err := net.ErrClosed
+	for range 10 { // a server that a test before has started may still be there
+		if lis, err = net.Listen("tcp", FreePort(t)); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

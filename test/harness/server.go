@@ -38,6 +38,7 @@ type Server struct {
 	DataDir  string
 	WorkDir  string
 
+	name    string // in a cluster
 	binary  string
 	args    []string
 	env     []string

@@ -253,3 +253,17 @@ func page(t *testing.T, address, path string) (code int, body string) {
 	check(t, err)
 	return resp.StatusCode, string(text)
 }
+
+func TestMemoryLockAndDefragmentationAtTheStart(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, "--memory-mlock", "--bootstrap-defrag-threshold-megabytes", "1")
+	_, err := s.Client(t).Put(harness.Context(t), "k", "v")
+	check(t, err)
+	if !s.Log.Wait("Skipping defragmentation", readyLimit) {
+		t.Error("nothing is said of the defragmentation")
+	}
+	locked := s.Log.Wait(`"memory is locked"`, time.Second) || s.Log.Wait("cannot lock memory", time.Second)
+	if harness.IsQuire(t) && !locked {
+		t.Error("nothing is said of the memory")
+	}
+}

@@ -60,18 +60,41 @@ func history(t *testing.T, s *server, seed uint64) {
 // compareHashes asks both for the hash at the newest and some older revisions.
 func compareHashes(t *testing.T, ours, theirs *server, compacted int64) {
 	t.Helper()
-	ask := func(s *server, rev int64) string {
-		resp, err := s.maintenance.HashKV(s.ctx, &pb.HashKVRequest{Revision: rev})
-		if err != nil {
-			return errText(err)
-		}
-		return fmt.Sprintf("hash %d of revision %d compacted %d at %d", resp.Hash, resp.HashRevision, resp.CompactRevision, resp.GetHeader().GetRevision())
-	}
 	newest := theirs.revision(t)
 	for _, rev := range []int64{0, newest, newest - 1, newest - 7, newest - 20, newest - 40, newest - 60, 1, newest + 1, -1} {
 		if rev == compacted { // for this one upstream answers, until a restart, with a hash of before the compaction
 			continue
 		}
-		equal(t, fmt.Sprint("hash at ", rev, " of ", newest), ask(ours, rev), ask(theirs, rev))
+		equal(t, fmt.Sprint("hash at ", rev, " of ", newest), hashAt(ours, rev), hashAt(theirs, rev))
+	}
+}
+
+func hashAt(s *server, rev int64) string {
+	resp, err := s.maintenance.HashKV(s.ctx, &pb.HashKVRequest{Revision: rev})
+	if err != nil {
+		return errText(err)
+	}
+	return fmt.Sprintf("hash %d of revision %d compacted %d at %d", resp.Hash, resp.HashRevision, resp.CompactRevision, resp.GetHeader().GetRevision())
+}
+
+// TestHashKVRemembersCompactions: the last revisions that were compacted to answer with the hash of before, those below
+// the compact revision among them.
+func TestHashKVRemembersCompactions(t *testing.T) {
+	t.Parallel()
+	ours, theirs := startServer(t), connect(t, harness.StartUpstream(t))
+	var compacted []int64
+	for step := range 14 {
+		for _, s := range []*server{ours, theirs} {
+			history(t, s, uint64(step))
+		}
+		rev := theirs.revision(t) - int64(step)
+		compacted = append(compacted, rev)
+		for _, s := range []*server{ours, theirs} {
+			_, err := s.kv.Compact(s.ctx, &pb.CompactionRequest{Revision: rev, Physical: true})
+			check(t, err)
+		}
+		for _, rev := range compacted {
+			equal(t, fmt.Sprintf("hash at %d of compactions at %v", rev, compacted), hashAt(ours, rev), hashAt(theirs, rev))
+		}
 	}
 }

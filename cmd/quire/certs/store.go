@@ -1,7 +1,9 @@
 package certs
 
 import (
+	"context"
 	"crypto/tls"
+	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -78,6 +80,13 @@ func (s *Store) ServerConfig() *tls.Config { return s.current().server }
 // ClientConfig returns the configuration for dialing that is in force now.
 // Take it anew for each connection; it must not be changed.
 func (s *Store) ClientConfig() *tls.Config { return s.current().client }
+
+// Dial connects to a server and shakes hands with what is in force now. It suits
+// http.Transport.DialTLSContext.
+func (s *Store) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := tls.Dialer{Config: s.ClientConfig()}
+	return d.DialContext(ctx, network, address)
+}
 
 // current looks after the files if it is time to.
 func (s *Store) current() *material {

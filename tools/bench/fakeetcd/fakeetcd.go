@@ -62,7 +62,7 @@ func Main(args []string, out io.Writer) error {
 	version := fs.Bool("version", false, "")
 	dir := fs.String("data-dir", "", "")
 	listen := fs.String("listen-client-urls", "", "")
-	for _, ignored := range []string{"name", "advertise-client-urls", "listen-peer-urls", "initial-advertise-peer-urls", "initial-cluster", "quota-backend-bytes", "log-level"} {
+	for _, ignored := range []string{"name", "advertise-client-urls", "listen-peer-urls", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-state", "quota-backend-bytes", "log-level"} {
 		fs.String(ignored, "", "")
 	}
 	if err := fs.Parse(args); err != nil {

@@ -41,6 +41,9 @@ type Server struct {
 	dir        string
 	clientAddr string
 	peerAddr   string
+	name       string
+	cluster    string // --initial-cluster
+	state      string // --initial-cluster-state
 
 	cmd    *exec.Cmd
 	exited chan error // holds the result of Wait, once
@@ -69,6 +72,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, s.Remove())
 	}
 	s.clientAddr, s.peerAddr = ports[0], ports[1]
+	s.name, s.state = "bench", "new"
+	s.cluster = s.name + "=" + s.PeerURL()
 	return s, nil
 }
 
@@ -90,20 +95,24 @@ func freePorts(n int) ([]string, error) {
 // Addr is the client address.
 func (s *Server) Addr() string { return s.clientAddr }
 
+// PeerURL is where other members reach it.
+func (s *Server) PeerURL() string { return "http://" + s.peerAddr }
+
 // PID is the process id while the server runs.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // flags are the same for both sides.
 func (s *Server) flags() []string {
-	clientURL, peerURL := "http://"+s.clientAddr, "http://"+s.peerAddr
+	clientURL, peerURL := "http://"+s.clientAddr, s.PeerURL()
 	return append([]string{
-		"--name=bench",
+		"--name=" + s.name,
 		"--data-dir=" + filepath.Join(s.dir, "data"),
 		"--listen-client-urls=" + clientURL,
 		"--advertise-client-urls=" + clientURL,
 		"--listen-peer-urls=" + peerURL,
 		"--initial-advertise-peer-urls=" + peerURL,
-		"--initial-cluster=bench=" + peerURL,
+		"--initial-cluster=" + s.cluster,
+		"--initial-cluster-state=" + s.state,
 		fmt.Sprintf("--quota-backend-bytes=%d", s.cfg.QuotaBytes),
 		"--log-level=warn",
 	}, s.cfg.Flags...)
@@ -112,25 +121,41 @@ func (s *Server) flags() []string {
 // Start starts the process and returns after the first linearizable read, with
 // the time that this took.
 func (s *Server) Start(ctx context.Context) (time.Duration, error) {
+	began := time.Now()
+	if err := s.launch(); err != nil {
+		return 0, err
+	}
+	if err := s.await(ctx); err != nil {
+		return 0, err
+	}
+	return time.Since(began), nil
+}
+
+// await waits until the server is ready; if it does not become so it is killed.
+func (s *Server) await(ctx context.Context) error {
+	if err := s.waitReady(ctx); err != nil {
+		return errors.Join(s.failure(err), s.Kill())
+	}
+	return nil
+}
+
+// launch starts the process.
+func (s *Server) launch() error {
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return 0, fmt.Errorf("opening the log of %s: %w", s.cfg.Side, err)
+		return fmt.Errorf("opening the log of %s: %w", s.cfg.Side, err)
 	}
 	defer log.Close()
 	s.cmd = exec.Command(s.cfg.Binary, s.flags()...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	began := time.Now()
 	if err := s.cfg.CPUs.Start(s.cmd); err != nil {
 		s.cmd = nil
-		return 0, fmt.Errorf("starting %s: %w", s.cfg.Side, err)
+		return fmt.Errorf("starting %s: %w", s.cfg.Side, err)
 	}
 	s.exited = make(chan error, 1)
 	go func(cmd *exec.Cmd) { s.exited <- cmd.Wait() }(s.cmd)
-	if err := s.waitReady(ctx); err != nil {
-		return 0, errors.Join(s.failure(err), s.Kill())
-	}
-	return time.Since(began), nil
+	return nil
 }
 
 // waitReady reads linearizably until it works.

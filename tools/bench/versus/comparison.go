@@ -30,12 +30,14 @@ type Comparison struct {
 	Servers  string          `json:"server_processors"` // empty: not pinned
 	Client   string          `json:"client_processors"`
 	Light    bool            `json:"light_client"`
+	Members  int             `json:"members"`
 	Rounds   int             `json:"rounds"`
 	WarmUp   float64         `json:"warm_up_seconds"`
 	Window   float64         `json:"window_seconds"`
 	Quota    int64           `json:"quota_bytes"`
 	Pairs    []Pair          `json:"pairs"`
 	Capacity *CapacityPair   `json:"capacity,omitempty"`
+	Faults   *FaultPair      `json:"faults,omitempty"`
 }
 
 // Pair is one workload with one result per round and side.

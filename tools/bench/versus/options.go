@@ -19,6 +19,11 @@ type Options struct {
 	WarmUp, Window time.Duration
 	MaxOps         int64
 	Rounds         int
+	Members        int // of each cluster
+
+	// Of clusters: how often the leader is killed, and how many keys of 1 KiB a
+	// wiped member has to catch up with; 0 leaves it out.
+	Failovers, CatchUpKeys int
 
 	Light      bool   // client
 	Dir        string // empty: the temporary directory
@@ -48,6 +53,7 @@ const (
 	maxRounds       = 100
 	maxCapacityKeys = 50_000_000
 	maxRestarts     = 100
+	maxMembers      = 9
 	// minFreeBytes on the disk before every trial, so that a benchmark never
 	// fills a disk that something else lives on.
 	minFreeBytes = 4 << 30
@@ -65,6 +71,9 @@ func (o *Options) Validate() []error {
 	bound("capacity-keys", o.CapacityKeys, 0, maxCapacityKeys)
 	bound("capacity-rounds", o.CapacityRounds, 0, maxRounds)
 	bound("restarts", o.Restarts, 1, maxRestarts)
+	bound("members", o.Members, 1, maxMembers)
+	bound("failovers", o.Failovers, 0, maxRounds)
+	bound("catch-up-keys", o.CatchUpKeys, 0, maxCapacityKeys)
 	if o.QuotaBytes <= 0 {
 		errs = append(errs, errors.New("-quota: must be positive, so that both sides have the same"))
 	}

@@ -44,6 +44,9 @@ func Run(ctx context.Context, opts Options, show Reporter) (*Comparison, error) 
 			return r.out, err
 		}
 	}
+	if opts.Members > 1 {
+		return r.out, r.faults(ctx)
+	}
 	if opts.CapacityKeys > 0 && opts.CapacityRounds > 0 {
 		return r.out, r.capacity(ctx)
 	}
@@ -57,7 +60,7 @@ func (r *runner) prepare(ctx context.Context) error {
 	r.out = &Comparison{
 		Command: r.opts.Command, Rounds: r.opts.Rounds, Quota: r.opts.QuotaBytes,
 		Servers: r.opts.ServerCPUs.String(), Client: r.opts.ClientCPUs.String(),
-		Light:  r.opts.Light,
+		Light: r.opts.Light, Members: r.opts.Members,
 		WarmUp: r.opts.WarmUp.Seconds(), Window: r.opts.Window.Seconds(),
 		Flags: [sides][]string{r.opts.QuireFlags, r.opts.UpstreamFlags},
 	}
@@ -106,6 +109,15 @@ var errDiskFull = errors.New("too little space left for a benchmark")
 
 // newServer makes a server of the side, not yet started.
 func (r *runner) newServer(side int) (*server.Server, error) {
+	g, err := r.newGroup(side, 1)
+	if err != nil {
+		return nil, err
+	}
+	return g.Servers[0], nil
+}
+
+// newGroup makes a cluster of the side, not yet started.
+func (r *runner) newGroup(side, members int) (*server.Group, error) {
 	free, err := host.FreeBytes(r.opts.Dir)
 	if err != nil {
 		return nil, err
@@ -113,27 +125,27 @@ func (r *runner) newServer(side int) (*server.Server, error) {
 	if free < minFreeBytes {
 		return nil, fmt.Errorf("%w: %d MiB free", errDiskFull, free>>20)
 	}
-	return server.New(server.Config{
+	return server.NewGroup(server.Config{
 		Side: SideNames[side], Binary: r.binaries[side], ParentDir: r.opts.Dir,
 		QuotaBytes: r.opts.QuotaBytes, Flags: r.out.Flags[side], CPUs: r.opts.ServerCPUs,
-	})
+	}, members)
 }
 
 // trial runs one workload once against a new server.
 func (r *runner) trial(ctx context.Context, side int, spec workload.Spec, task string) (res result.Result, err error) {
-	s, err := r.newServer(side)
+	g, err := r.newGroup(side, r.opts.Members)
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, s.Remove()) }()
+	defer func() { err = errors.Join(err, g.Remove()) }()
 	r.show.Begin(fmt.Sprintf("%s %s", task, SideNames[side]))
-	if _, err := s.Start(ctx); err != nil {
+	if err := g.Start(ctx); err != nil {
 		return res, err
 	}
 	res, err = trial.Run(ctx, trial.Config{
-		Client: client.Options{Endpoints: []string{s.Addr()}, Light: r.opts.Light}, PIDs: []int{s.PID()}, Spec: spec,
+		Client: client.Options{Endpoints: g.Addrs(), Light: r.opts.Light}, PIDs: g.PIDs(), Spec: spec,
 		WarmUp: r.opts.WarmUp, Window: r.opts.Window, MaxOps: r.opts.MaxOps,
 		Progress: func(ops int64, done float64) { r.show.Update(done, fmt.Sprintf("%d ops", ops)) },
 	})
-	return res, errors.Join(err, s.Stop())
+	return res, errors.Join(err, g.Stop())
 }

@@ -1,6 +1,7 @@
 package versus
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -46,7 +47,24 @@ func (c *Comparison) WriteTable(w io.Writer) error {
 			}
 		}
 	}
-	return c.writeCapacity(w)
+	return errors.Join(c.writeCapacity(w), c.writeFaults(w))
+}
+
+func (c *Comparison) writeFaults(w io.Writer) error {
+	p := c.Faults
+	if p == nil {
+		return nil
+	}
+	fmt.Fprintf(w, "\n%d members:\n", c.Members)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\tquire\tupstream\t×\t")
+	for _, m := range FaultMetrics {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", m.Name, short(median(m.Of(p.Results[Quire]))), short(median(m.Of(p.Results[Upstream]))), short(p.Ratio(m).Median))
+	}
+	for _, e := range p.Errors {
+		fmt.Fprintf(t, "failed: %s\n", e)
+	}
+	return t.Flush()
 }
 
 func (c *Comparison) writeCapacity(w io.Writer) error {

@@ -48,7 +48,7 @@ func options(t *testing.T, workloads ...string) Options {
 		t.Fatal(err)
 	}
 	o := Options{
-		QuirePath: self, UpstreamPath: self, Rounds: 2, Dir: t.TempDir(), QuotaBytes: 1 << 30,
+		QuirePath: self, UpstreamPath: self, Rounds: 2, Members: 1, Dir: t.TempDir(), QuotaBytes: 1 << 30,
 		WarmUp: 10 * time.Millisecond, Window: 100 * time.Millisecond, Restarts: 1,
 	}
 	for _, text := range workloads {
@@ -153,11 +153,11 @@ func TestMedianRound(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	o := Options{Rounds: -1, Restarts: 0, CapacityKeys: -1, QuotaBytes: 0, Dir: "/does/not/exist"}
+	o := Options{Rounds: -1, Restarts: 0, Members: 1, CapacityKeys: -1, QuotaBytes: 0, Dir: "/does/not/exist"}
 	if errs := o.Validate(); len(errs) != 5 {
 		t.Errorf("want all 5 faults at once, got %q", errs)
 	}
-	o = Options{Rounds: 1, Restarts: 1, QuotaBytes: 1}
+	o = Options{Rounds: 1, Restarts: 1, Members: 1, QuotaBytes: 1}
 	if errs := o.Validate(); len(errs) != 0 || o.Dir == "" {
 		t.Errorf("got %q, directory %q", errs, o.Dir)
 	}

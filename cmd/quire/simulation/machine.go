@@ -1,0 +1,307 @@
+package simulation
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quire/disk"
+	"quire/engine"
+	"quire/pagestore"
+	"quire/raft"
+	"quire/wal"
+	"quire/watchfanout"
+
+	pb "quire/api/etcdserverpb"
+)
+
+// machine is a place for members, one after the other.
+type machine struct {
+	w     *world
+	place int
+	clock int64 // ahead of the world's time, in nanoseconds
+	disk  *disk.Mem
+	id    uint64 // of the member whose data is on the disk; 0: nobody's
+	// founders begin a new cluster; nil: the member joins one.
+	founders []*pb.Member
+	m        *member // nil: down
+
+	startAt, pausedTo, stalledTo int64
+	powerAt                      int // operation of the disk at which the power goes; 0: never
+	faulted                      int // operations of the disk that failed before this run
+}
+
+// member is one run of a process.
+type member struct {
+	n      *machine
+	run    uint64
+	engine *engine.Engine
+	raft   *raft.Node
+	step   *raft.Stepper
+	log    *wal.Log
+	hub    *watchfanout.Hub
+	events []watchfanout.Event
+	dead   error // why it has to end
+	left   bool  // it was removed
+	nonce  uint64
+	seen   int64 // highest revision that a serializable read has shown
+
+	staging, newer uint64 // snapshot that is being staged; the newest of which it was told
+}
+
+func newMachine(w *world, place int) *machine {
+	return &machine{w: w, place: place, clock: int64(w.rng.IntN(1 << 40)), disk: disk.NewMem(w.rng.Uint64())}
+}
+
+// found makes the first machines a cluster.
+func (w *world) found() {
+	var ms []*pb.Member
+	for i := range w.p.voters {
+		ms = append(ms, newPeer(uint64(i+1)))
+	}
+	w.ref.found(ms)
+	for i, m := range ms {
+		n := w.machines[i]
+		n.id, n.founders = m.ID, ms
+		n.startAt = int64(w.rng.IntN(100))
+	}
+}
+
+func newPeer(id uint64) *pb.Member {
+	return &pb.Member{ID: id, PeerURLs: []string{fmt.Sprintf("http://m%d", id)}}
+}
+
+func (n *machine) paused() bool { return n.w.now < n.pausedTo }
+
+func (m *member) gone() bool { return m.n.m != m }
+
+// turn is the machine's share of a step.
+func (n *machine) turn() {
+	w := n.w
+	if n.m == nil {
+		if n.id != 0 && w.now >= n.startAt {
+			n.start()
+		}
+		return
+	}
+	if n.paused() {
+		return
+	}
+	m := n.m
+	if (w.now+int64(n.place)*3)%tickSteps == 0 {
+		m.step.Tick()
+	}
+	r := w.rng.Uint32()
+	if m.log.InFlight() > 0 && w.now >= n.stalledTo && r&1 == 0 {
+		m.note(m.step.Complete())
+	}
+	if r&2 == 0 {
+		m.step.Apply()
+		m.raft.Kick()
+	}
+	if r>>8&7 == 0 {
+		m.note(m.engine.RunPending())
+		m.note(m.log.Maintain())
+	}
+	if r>>11&3 == 0 {
+		m.hub.RunPending()
+	}
+	n.look()
+}
+
+// note remembers the first error after which a process ends.
+func (m *member) note(err error) {
+	if m.dead == nil && err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+		m.dead = err
+	}
+}
+
+// look ends a member that cannot go on, and a machine whose power has gone.
+func (n *machine) look() {
+	m := n.m
+	if m == nil {
+		return
+	}
+	if err := m.raft.Err(); err != nil {
+		m.note(err)
+	}
+	switch {
+	case n.powerAt > 0 && n.disk.Ops() >= n.powerAt:
+		n.crash("power cut", false)
+	case m.left:
+		n.crash("removed", true)
+		n.wipe()
+	case m.dead != nil:
+		if n.disk.Faulted() == n.faulted {
+			n.w.fail("member %d ends although nothing is wrong with its disk: %v", n.id, m.dead)
+		}
+		n.crash("disk error", n.w.percent(50))
+	}
+}
+
+// crash ends the run: of the process alone, or with the machine's memory.
+func (n *machine) crash(why string, process bool) {
+	w := n.w
+	c := disk.CrashChoice{Seed: w.rng.Uint64(), Process: process, Strict: w.percent(50), Fate: pick(w.rng, disk.AnyFate, disk.AnyFate, disk.DropAll, disk.KeepAll, disk.TearAll)}
+	n.disk = n.disk.Crash(c)
+	n.m, n.powerAt = nil, 0
+	n.startAt = w.now + int64(1+w.rng.IntN(100))
+	if w.percent(20) {
+		n.startAt += int64(w.rng.IntN(600))
+	}
+	w.stats.Crashes++
+	w.note("member %d: %s", n.id, why)
+}
+
+// wipe takes the member's data away.
+func (n *machine) wipe() {
+	if n.m != nil {
+		n.crash("wiped", true)
+	}
+	n.w.note("machine %d is wiped of member %d", n.place, n.id)
+	n.disk, n.id, n.founders = disk.NewMem(n.w.rng.Uint64()), 0, nil
+}
+
+// now is the machine's monotonic clock.
+func (n *machine) now() int64 { return n.w.now*stepNanos + n.clock }
+
+// start begins a run on what the disk holds.
+func (n *machine) start() {
+	w := n.w
+	w.runs++
+	m := &member{n: n, run: w.runs, nonce: w.rng.Uint64()}
+	n.faulted = n.disk.Faulted()
+	if w.faulty && w.percent(5) {
+		n.cutPowerSoon()
+	}
+	err := m.open()
+	if m.dead != nil && err == nil {
+		err = m.dead
+	}
+	w.note("member %d starts, run %d", n.id, m.run)
+	n.m = m
+	switch {
+	case err == nil:
+		n.look()
+	case n.powerAt > 0 && n.disk.Ops() >= n.powerAt:
+		n.crash("power cut at the start", false)
+	case n.disk.Faulted() > n.faulted:
+		n.crash("disk error at the start", w.percent(50))
+	default:
+		w.fail("member %d does not start: %v", n.id, err)
+	}
+}
+
+// cutPowerSoon lets the power go at one of the next operations of the disk.
+func (n *machine) cutPowerSoon() {
+	n.powerAt = n.disk.Ops() + 1 + n.w.rng.IntN(120)
+	n.disk.StopAfter(n.powerAt)
+}
+
+// fail makes operations of the disk fail, one or for a while.
+func (n *machine) diskFault() {
+	w := n.w
+	f := disk.Fault{Kind: pick(w.rng, disk.OpWrite, disk.OpSync, disk.OpSyncDir, disk.OpLink, disk.OpRename, disk.OpUnlink, disk.OpSubmit, disk.OpComplete, disk.OpTruncate, disk.OpRead),
+		Nth: 1 + w.rng.IntN(20), Err: unix.EIO}
+	if w.percent(40) { // the store's disk is full
+		f = disk.Fault{Kind: disk.OpWrite, Prefix: "store/", Nth: 1, Forever: true, Err: unix.ENOSPC}
+	}
+	n.disk.InjectErr(f)
+	w.note("machine %d: faults of %s", n.place, f.Kind.String())
+}
+
+func (m *member) open() (err error) {
+	n, w := m.n, m.n.w
+	m.engine, err = engine.Open(disk.Sub(n.disk, "store"), m.engineOptions())
+	if err != nil {
+		return err
+	}
+	e := m.engine
+	if e.AppliedIndex() == 0 {
+		// As a server does: the identity is recorded before anything else happens.
+		if err := e.Checkpoint(); err != nil {
+			return err
+		}
+	}
+	m.hub = watchfanout.NewHub(history{e}, watchfanout.Options{Inline: true, StreamPendingBytes: 2 << 10, TotalPendingBytes: 12 << 10, ChunkBytes: 1 << 10})
+	mode := raft.RefuseNewLog
+	if e.AppliedIndex() == 0 {
+		mode = raft.JoinNewLog
+		if n.founders != nil {
+			mode = raft.BootstrapNewLog
+		}
+	}
+	openLog := func(replay func(wal.Pos, []byte) error) (raft.Log, error) {
+		l, _, err := wal.Open(n.disk, wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
+			Manual: true, LogID: n.id, MustExist: mode == raft.RefuseNewLog}, replay)
+		if err != nil {
+			return nil, err
+		}
+		m.log = l
+		return l, nil
+	}
+	m.raft, m.step, err = raft.OpenManual(raft.Config{
+		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run,
+		HeartbeatMillis: int(tickSteps * stepNanos / int64(time.Millisecond)), ElectionMillis: int(electionTicks * tickSteps * stepNanos / int64(time.Millisecond)),
+		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
+		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth,
+		Transport: wire{m},
+	}, openLog, (*stateMachine)(m))
+	return err
+}
+
+func (m *member) engineOptions() engine.Options {
+	n, w := m.n, m.n.w
+	return engine.Options{
+		ClusterID: clusterID, MemberID: n.id, Members: n.founders, QuotaBytes: -1, MinLeaseTTL: 1,
+		CheckpointBytes: 1 << 40, CheckpointEntries: w.p.checkpointEntries, CheckpointMinInterval: 1,
+		CompactionBatch: 3, Workers: 1,
+		Pages: pagestore.Options{SegmentBytes: w.p.segmentBytes, PageBytes: 4 << 10, CacheBytes: 32 << 10, DirtyBytes: 64 << 10, NoSpaceBytes: 16 << 10, Inline: true,
+			Nonce: func() uint64 { m.nonce += 0x9e3779b97f4a7c15; return m.nonce }},
+		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.note, Now: n.now,
+	}
+}
+
+// propose is how the engine reaches consensus.
+func (m *member) propose(op []byte, w engine.Waiter) error {
+	if m.raft == nil {
+		return raft.ErrStopped
+	}
+	return m.raft.Propose(op, w)
+}
+
+// checkpointed compares the state with that of others who made a checkpoint of
+// the same index, and gives the log up.
+func (m *member) checkpointed(index uint64) {
+	w := m.n.w
+	if index == 0 {
+		return // only the identity
+	}
+	sum := w.fingerprint(m)
+	if sum == 0 {
+		return
+	}
+	if was, ok := w.cuts[index]; ok && was != sum {
+		w.fail("member %d has another state at index %d than another member had there", m.n.id, index)
+	}
+	w.cuts[index] = sum
+	if m.step != nil && raft.Index(index) <= m.raft.Status().Applied {
+		m.note(m.step.Compact(raft.Index(index)))
+	}
+}
+
+// fingerprint is a member's state in a number. A disk that cannot be read gives
+// 0, and will end the member.
+func (w *world) fingerprint(m *member) uint64 {
+	sum, err := m.engine.Fingerprint()
+	if err != nil {
+		if m.n.disk.Faulted() == m.n.faulted && m.n.powerAt == 0 {
+			w.fail("member %d cannot read its state: %v", m.n.id, err)
+		}
+		m.note(err)
+		return 0
+	}
+	return sum
+}
