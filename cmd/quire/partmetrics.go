@@ -45,7 +45,8 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 	for name, help := range versionTwo {
 		p.counter(name, help, zero)
 	}
-	p.gauge("etcd_server_snapshot_apply_in_progress_total", "1 if the server is applying the incoming snapshot. 0 if none.", zero)
+	p.gauge("etcd_server_snapshot_apply_in_progress_total", "1 if the server is applying the incoming snapshot. 0 if none.",
+		func() float64 { return float64(m.counts.restoring.Load()) })
 	p.gauge("etcd_debugging_store_watchers", "Watchers of etcd's version 2 store, which is not here.", zero)
 	return p.err
 }

@@ -74,6 +74,7 @@ func (h history) Events(dst []watchfanout.Event, from int64, maxBytes int, wantP
 // counts are what the metrics know of raft's calls.
 type counts struct {
 	leaderChanges, slowApplys atomic.Uint64
+	restoring                 atomic.Int32 // snapshots being taken over
 }
 
 // stateMachine is the engine as raft drives it, with a look at the clock and
@@ -100,6 +101,8 @@ func (s *stateMachine) Apply(index, term uint64, data []byte, waiters []interfac
 // Restore implements raft.Snapshotter: the transport follows the membership that
 // came.
 func (s *stateMachine) Restore(index, term uint64, confState []byte) error {
+	s.m.counts.restoring.Add(1)
+	defer s.m.counts.restoring.Add(-1)
 	if err := s.Engine.Restore(index, term, confState); err != nil {
 		return err
 	}
