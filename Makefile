@@ -1,4 +1,5 @@
 # make run     builds and starts a server on 127.0.0.1:2379 in ./default.etcd
+# make cluster the same with three members, on 2379, 22379 and 32379
 # make test    runs every test; needs Go, git and make, nothing else
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -15,7 +16,7 @@ LINT     = $(GO) tool -modfile=$(CURDIR)/.ci/lint.mod
 # Modules beside the root one: tests that drive the built binary, and tools.
 MODULES  = $(patsubst %/go.mod,%,$(wildcard test/go.mod test/*/go.mod tools/*/go.mod))
 
-.PHONY: build run etcdctl race test test-root test-modules conformance check generate bench clean
+.PHONY: build run cluster etcdctl race test test-root test-modules conformance check generate bench clean
 
 build:
 	@mkdir -p bin
@@ -23,6 +24,10 @@ build:
 
 run: build
 	./bin/quire $(ARGS)
+
+# Three members on this machine, until ^C.
+cluster: build
+	@tools/cluster.sh $(ARGS)
 
 # etcd's own command line client, pinned in test/go.mod.
 etcdctl:

@@ -209,7 +209,7 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 		a.e.cluster.setAttributes(m)
 		return 0, nil
 	case OpClusterVersion:
-		a.e.cluster.setVersion(string(body))
+		a.setClusterVersion(string(body))
 		return 0, nil
 	case OpDowngrade:
 		a.e.cluster.setDowngrade(string(body))
@@ -222,6 +222,16 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 	err = fmt.Errorf("engine: entry %d holds an operation of unknown kind %d", a.index, kind)
 	a.fail(err)
 	return 0, err
+}
+
+func (a *applier) setClusterVersion(to string) {
+	from := a.e.cluster.clusterVersion()
+	a.e.cluster.setVersion(to)
+	if from == "" {
+		a.e.log.Info("set initial cluster version", zap.String("cluster-version", to))
+		return
+	}
+	a.e.log.Info("updated cluster version", zap.String("from", from), zap.String("to", to))
 }
 
 func (a *applier) runPut(body []byte) error {
@@ -464,6 +474,11 @@ func (a *applier) appendAlarm(member uint64, t pb.AlarmType) {
 // that holds from here on, nil if the change is refused.
 func (e *Engine) ApplyConfChange(index, term uint64, data []byte, w interface{ Dropped(error) }) (confState []byte) {
 	e.writer.Lock()
+	if e.ap.broken != nil {
+		e.writer.Unlock()
+		dropAll([]interface{ Dropped(error) }{w})
+		return nil
+	}
 	cc, err := DecodeConfChange(data)
 	if err == nil {
 		err = e.cluster.apply(cc)
@@ -475,11 +490,25 @@ func (e *Engine) ApplyConfChange(index, term uint64, data []byte, w interface{ D
 	e.writer.Unlock()
 	if err == nil {
 		confState = e.cluster.confState()
+		e.logConfChange(cc)
 	}
 	if ew, ok := w.(Waiter); ok {
 		ew.Applied(&Reply{Revision: e.Revision(), Err: err})
 	}
 	return confState
+}
+
+// logConfChange says what has happened to a member, in etcd's words.
+func (e *Engine) logConfChange(cc *ConfChange) {
+	what := map[uint64]string{confAddVoter: "added member", confAddLearner: "added member", confRemove: "removed member", confUpdate: "updated member"}[cc.Kind]
+	fields := []zap.Field{zap.String("cluster-id", hexID(e.opts.ClusterID)), zap.String("local-member-id", hexID(e.opts.MemberID)),
+		zap.String("member-id", hexID(cc.Node))}
+	if m := cc.Member; m != nil {
+		fields = append(fields, zap.Strings("peer-urls", m.PeerURLs), zap.Bool("is-learner", m.IsLearner))
+	} else if cc.Kind == confAddVoter {
+		what = "promote member"
+	}
+	e.log.Info(what, fields...)
 }
 
 // LeaderChanged starts or stops what only the leader does.

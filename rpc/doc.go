@@ -8,11 +8,19 @@
 // the parts below and completes with raw response bytes. It never sees a frame,
 // a stream of a particular library or a goroutine that waits.
 //
+// The lock and election services (lock.go, election.go, observe.go, line.go) are
+// made of the others: they call the server's own methods in the client's name
+// (Invoke, localstream.go) and do wait, each on its call's goroutine.
+//
 // A transport carries the bytes. Today that is grpc-go (grpc.go, codec.go);
 // http.go serves the HTTP endpoints that share the client port. Frontend
 // (frontend.go, sniff.go) tells the connections of one port apart, with TLS and
-// without; access.go decides which HTTP requests are served. A transport may be
+// without; access.go decides which HTTP requests are served. The JSON API (package
+// gateway) is a gRPC client in this process (loopback.go). A transport may be
 // replaced without touching a service.
+//
+// Metrics (metrics.go, callmetrics.go) are read from what is counted anyway;
+// docs/metrics.md says what each means.
 //
 // # Terms
 //
@@ -44,7 +52,9 @@
 //
 //   - A request above Config.MaxRequestBytes is refused by the service with
 //     etcd's text; above that plus 512 KiB the transport refuses the message.
-//   - A call ends after Config.RequestTimeout, whatever happens below.
+//   - A call's header has at most 256 KiB (grpc.go).
+//   - A call ends after Config.RequestTimeout, whatever happens below; Lock and
+//     Campaign wait as long as their client does.
 //   - Passwords are hashed and compared by a quarter of the cores, with two
 //     seconds of work waiting at most (password.go).
 //   - What a stream has to send is pulled, so a slow client holds a cursor in

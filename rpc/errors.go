@@ -171,7 +171,9 @@ var raftTable = []struct {
 	{raft.ErrTooManyRequests, tabled("etcdserver: too many requests")},
 	{raft.ErrTooLarge, tabled("etcdserver: request is too large")},
 	{raft.ErrStopped, tabled("etcdserver: server stopped")},
-	{raft.ErrNoLeader, tabled("etcdserver: no leader")},
+	// It has waited for a leader for as long as a request may take; "no leader" is
+	// what etcd says to those who ask for one before anything else.
+	{raft.ErrNoLeader, tabled("etcdserver: request timed out")},
 	{raft.ErrLeaderChanged, tabled("etcdserver: leader changed")},
 	{raft.ErrProposalDropped, tabled("etcdserver: leader changed")},
 	{raft.ErrTimeout, tabled("etcdserver: request timed out")},

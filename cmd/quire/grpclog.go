@@ -60,13 +60,12 @@ func (g grpcLogger) Error(args ...any) { g.LoggerV2.Warning(args...) }
 
 func (g grpcLogger) Errorln(args ...any) { g.LoggerV2.Warningln(args...) }
 
-// Errorf drops what the JSON gateway says of every client that goes away before
-// its answer has ended, which is how watches end.
+// Errorf drops what the JSON gateway says of clients: that they go away before
+// their answer has ended, which is how watches end, or send a header that it
+// cannot read. All of it begins alike.
 func (g grpcLogger) Errorf(format string, args ...any) {
-	for _, gone := range []string{"Failed to send", "Failed to write", "Failed to flush", "Failed to notify"} {
-		if strings.HasPrefix(format, gone) && !g.verbose() {
-			return
-		}
+	if strings.HasPrefix(format, "Failed to ") && !g.verbose() {
+		return
 	}
 	g.LoggerV2.Warningf(format, args...)
 }

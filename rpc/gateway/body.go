@@ -37,3 +37,9 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 // next begins another message. What the decoder has read ahead of it is not
 // counted, which is at most what one message may have.
 func (b *boundedBody) next() { b.read = 0 }
+
+// skip reads on to the end of the body, as far as one more message goes.
+func (b *boundedBody) skip() {
+	b.next()
+	_, _ = io.Copy(io.Discard, b)
+}

@@ -59,6 +59,9 @@ func (b backend) watch(_ any, stream grpc.ServerStream) error {
 		} else if err != nil {
 			return err
 		}
+		if r.GetCreateRequest().GetWatchId() == -1 {
+			return status.Error(codes.FailedPrecondition, "no more")
+		}
 		if err := stream.SendMsg(&pb.WatchResponse{WatchId: r.GetCreateRequest().GetWatchId()}); err != nil {
 			return err
 		}
@@ -231,7 +234,12 @@ func TestStreamOfManyMessages(t *testing.T) {
 	}
 	body.Reset()
 	fmt.Fprintf(&body, `{"create_request":{"watch_id":"1"}}{"create_request":{"key":"%s"}}`, strings.Repeat("YWFh", limit))
-	if _, text := post(t, addr, "/v3/watch", &body); !strings.Contains(text, `{"error":{"code":1,`) {
+	resp, err := http.Post("http://"+addr+"/v3/watch", "", &body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); !strings.Contains(string(text), `{"error":{"code":1,`) { // and is cut
 		t.Errorf("a message that is too large: %s", text)
 	}
 }
@@ -268,6 +276,51 @@ func TestSlowBody(t *testing.T) {
 	defer resp.Body.Close()
 	if text, _ := io.ReadAll(resp.Body); strings.Count(string(text), "result") != 3 {
 		t.Errorf("watch: %s", text)
+	}
+}
+
+// TestStreamsOnOneConnection: a connection serves one stream after the other, also
+// when the client sends the body bit by bit or leaves it open.
+func TestStreamsOnOneConnection(t *testing.T) {
+	addr := serve(t, backend{}, Options{})
+	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
+	defer client.CloseIdleConnections()
+	for i := range 300 {
+		var body io.Reader = strings.NewReader(`{"create_request":{"watch_id":"1"}}{"create_request":{"watch_id":"2"}}`)
+		if i%3 == 2 {
+			body = io.MultiReader(body, strings.NewReader(" ")) // of unknown length
+		}
+		resp, err := client.Post("http://"+addr+"/v3/watch", "", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if want := `{"result":{"watch_id":"1"}}` + "\n" + `{"result":{"watch_id":"2"}}` + "\n"; err != nil || string(text) != want {
+			t.Fatalf("request %d: %q, %v", i, text, err)
+		}
+	}
+}
+
+// TestStreamThatEndsFirst: the server ends the stream while the client still sends.
+// The client gets all of the answer.
+func TestStreamThatEndsFirst(t *testing.T) {
+	addr := serve(t, backend{}, Options{})
+	for _, length := range []int64{-1, 10_000} {
+		pr, pw := io.Pipe()
+		req, _ := http.NewRequest(http.MethodPost, "http://"+addr+"/v3/watch", pr)
+		req.ContentLength = length
+		go func() { _, _ = io.WriteString(pw, `{"create_request":{"watch_id":"-1"}}`) }()
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(resp.Body) // cut, if the length was known
+		resp.Body.Close()
+		pw.Close()
+		if !strings.Contains(string(text), `{"error":{"code":9,"message":"no more"}}`) {
+			t.Errorf("length %d: %q", length, text)
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ func (x *exchange) converse() {
 	// Without this, net/http answers an HTTP/1.1 request only when its body has
 	// come to an end, and a client that keeps it open to send more gets nothing.
 	_ = http.NewResponseController(x.w).EnableFullDuplex() // not supported: need not be enabled
+	if x.r.ProtoMajor == 1 && x.r.ContentLength < 0 {
+		x.w.Header().Set("Connection", "close") // the body may never end: see stopReading
+	}
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -53,23 +56,37 @@ func (x *exchange) converse() {
 	x.stopReading(sent)
 }
 
-// stopReading waits for the sender and sees to it that nothing of the body is left
-// that net/http would read behind the request: it panics when the end of a body
-// comes then and the request was answered before. A sender that waits for more
-// is woken by a deadline that has passed, which also ends the connection.
+// restOfBody is how long a body of known length may take to arrive once the stream
+// that it is for has ended. As a rule all of it is there.
+const restOfBody = time.Second
+
+// stopReading waits for the sender, for net/http tolerates neither a reader of the
+// body behind the end of a request nor a body whose end comes then. A sender that
+// waits for more is woken by a deadline. When that has passed, the connection is
+// spoilt: net/http would report every later request on it as canceled. So it is
+// one that closes now anyway, or it is cut.
 func (x *exchange) stopReading(sent <-chan struct{}) {
-	select {
-	case <-sent:
-		if x.body.ended {
+	rc := http.NewResponseController(x.w)
+	switch _, socket := x.w.(*socketWriter); {
+	case socket:
+		_ = x.r.Body.Close()
+		<-sent
+	case x.r.ProtoMajor == 1 && x.r.ContentLength >= 0:
+		_ = rc.Flush() // an error may be all that there is to say
+		deadline := time.Now().Add(restOfBody)
+		_ = rc.SetReadDeadline(deadline)
+		<-sent
+		x.body.skip()
+		if x.body.ended && time.Now().Before(deadline) {
+			_ = rc.SetReadDeadline(time.Time{})
 			return
 		}
+		panic(http.ErrAbortHandler)
 	default:
+		_ = rc.SetReadDeadline(time.Unix(1, 0))
+		<-sent
+		x.body.skip() // what net/http has in its buffer
 	}
-	if http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0)) != nil {
-		_ = x.r.Body.Close() // of a websocket
-	}
-	<-sent
-	_, _ = io.Copy(io.Discard, x.r.Body) // what net/http has in its buffer
 }
 
 // send passes the messages of the body on until one is wrong; the server then

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // cluster is consensus and state at once: it applies changes at once and keeps
 // what was proposed.
 type cluster struct {
+	mu                 sync.Mutex // guards what TestWatch changes
 	members            []*pb.Member
 	version, downgrade string
 	leader             bool
@@ -26,10 +28,25 @@ type cluster struct {
 	refuse             error // by the state machine
 }
 
-func (c *cluster) Members() []*pb.Member  { return c.members }
-func (c *cluster) ClusterVersion() string { return c.version }
-func (c *cluster) Downgrade() string      { return c.downgrade }
-func (c *cluster) Status() raft.Status    { return raft.Status{IsLeader: c.leader} }
+func (c *cluster) Members() []*pb.Member { return c.members }
+
+func (c *cluster) ClusterVersion() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
+}
+
+func (c *cluster) Downgrade() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.downgrade
+}
+
+func (c *cluster) Status() raft.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return raft.Status{IsLeader: c.leader}
+}
 
 func (c *cluster) Progress() map[uint64]raft.Index {
 	if !c.leader {
@@ -52,6 +69,8 @@ func (c *cluster) end(w interface{ Dropped(error) }) {
 }
 
 func (c *cluster) Propose(op []byte, w interface{ Dropped(error) }) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch c.proposed = append(c.proposed, fmt.Sprintf("%d %s", op[0], op[1:])); engine.OpKind(op[0]) {
 	case engine.OpClusterVersion:
 		c.version = string(op[1:])

@@ -95,20 +95,33 @@ func TestWatch(t *testing.T) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			if !slices.Equal(c.proposed, want) {
 				t.Errorf("proposed %q, want %q", c.proposed, want)
 			}
 			c.proposed = nil
 		}
+		set := func(leader bool, version, downgrade string) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.leader, c.version, c.downgrade = leader, version, downgrade
+		}
 		await(watchInterval, "11 3.7.0")
 		await(time.Minute)
-		c.downgrade = "3.6.0"
+		set(true, "3.7.0", "3.6.0")
 		await(time.Minute, "11 3.6.0") // and it stays under way: this is no 3.6
-		c.downgrade = ""
+		set(true, "3.6.0", "")
 		await(time.Minute, "11 3.7.0")
-		c.leader, c.downgrade = false, "3.6.0"
+		set(false, "3.7.0", "3.6.0")
 		await(time.Minute)
-		c.leader, s.cfg.ServerVersion, c.version = true, "3.6.2", "3.6.0"
+		cancel()
+		set(true, "3.6.0", "3.6.0")
+		cfg := s.cfg
+		cfg.ServerVersion = "3.6.2"
+		ctx, cancel = context.WithCancel(t.Context())
+		defer cancel()
+		go New(cfg).Watch(ctx)
 		await(time.Minute, "32 ")
 	})
 }

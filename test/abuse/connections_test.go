@@ -87,7 +87,7 @@ func TestEndlessHeaders(t *testing.T) {
 		conn.Close()
 	}
 	v.alive()
-	v.within(160 * mib) // garbage of a MiB a header, with the collector behind on a busy machine
+	v.within(generous)
 	v.nothingLeft()
 }
 
@@ -133,7 +133,7 @@ func TestPipelinedRequests(t *testing.T) {
 		}
 	}
 	v.alive()
-	v.within(128 * mib)
+	v.within(generous)
 }
 
 // TestHugeJSON: bodies beyond any request's size, deep ones, and bodies behind bodies.
@@ -166,7 +166,7 @@ func TestHugeJSON(t *testing.T) {
 		}
 	}
 	v.alive()
-	v.within(192 * mib)
+	v.within(generous)
 	v.nothingLeft()
 }
 

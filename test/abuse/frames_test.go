@@ -157,7 +157,7 @@ func TestFloods(t *testing.T) {
 			wg.Wait()
 			t.Logf("%d times on %d connections", frames.Load(), opened.Load())
 			v.alive()
-			v.within(192 * mib)
+			v.within(generous)
 			v.nothingLeft()
 		})
 	}
@@ -185,7 +185,7 @@ func TestFloodsOfTheDeaf(t *testing.T) {
 			}
 			wg.Wait()
 			v.alive()
-			v.within(192 * mib)
+			v.within(generous)
 			v.nothingLeft()
 		})
 	}

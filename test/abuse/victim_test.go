@@ -21,6 +21,10 @@ const (
 	mib = 1 << 20
 )
 
+// generous is the bound where many megabytes go through the server: with its collector behind on a busy machine, garbage
+// of a second or two is in it. What an attack costs that has no bound at all is gigabytes.
+const generous = 256 * mib
+
 // aliveLimit is how long the server may take for an ordinary request while it is mistreated: a busy machine's patience.
 const aliveLimit = 20 * time.Second
 

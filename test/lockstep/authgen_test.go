@@ -274,7 +274,7 @@ func (g *authGenerator) upkeep() (string, proto.Message) {
 	case 5:
 		return "Defragment", &pb.DefragmentRequest{}
 	case 6:
-		return "MoveLeader", &pb.MoveLeaderRequest{TargetID: 1}
+		return "MoveLeader", &pb.MoveLeaderRequest{TargetID: 1000}
 	case 7:
 		return "MemberAdd", &pb.MemberAddRequest{PeerURLs: []string{"no url"}}
 	}

@@ -76,10 +76,13 @@ type pair struct{ ours, theirs *side }
 func newPair(t *testing.T, flags ...string) *pair {
 	t.Helper()
 	flags = append(slices.Clone(fastElection), flags...)
-	return &pair{
+	p := &pair{
 		ours:   newSide(t, "the server under test", harness.Start(t, flags...)),
 		theirs: newSide(t, "upstream", harness.StartUpstream(t, flags...)),
 	}
+	p.ours.meet(t)
+	p.theirs.meet(t)
+	return p
 }
 
 func (p *pair) stop() {

@@ -305,8 +305,6 @@ func TestUpkeep(t *testing.T) {
 	steps := min(*requests, 1500)
 	t.Logf("seed %d: go test ./lockstep -run TestUpkeep -seed %d -requests %d", seed, seed, steps)
 	p := newPair(t)
-	p.ours.meet(t)
-	p.theirs.meet(t)
 	u := &upkeep{random: rand.New(rand.NewPCG(seed, 1)), writes: newGenerator(seed), calm: seed%2 == 0}
 	counts := map[string]int{}
 	var done []string
@@ -327,8 +325,6 @@ func TestUpkeep(t *testing.T) {
 // TestDowngradeMoves lets a downgrade begin, waits until the version has moved, and calls it off.
 func TestDowngradeMoves(t *testing.T) {
 	p := newPair(t)
-	p.ours.meet(t)
-	p.theirs.meet(t)
 	same := func(lines ...string) {
 		t.Helper()
 		for _, line := range lines {

@@ -166,10 +166,12 @@ func (c *client) start() {
 		c.read()
 	case k < 84:
 		c.readHere()
-	case k < 90:
+	case k < 89:
 		c.grantOrRevoke()
-	case k < 97:
+	case k < 96:
 		c.renew()
+	case k < 97:
+		c.account()
 	default:
 		c.compact()
 	}
@@ -321,7 +323,7 @@ func (c *client) grantOrRevoke() {
 		c.propose("revoke", engine.OpLeaseRevoke, &pb.LeaseRevokeRequest{ID: id}, true)
 		return
 	}
-	id, ttl := int64(c.id*100_000+c.count), int64(1+c.w.rng.IntN(4))
+	id, ttl := int64(c.id*100_000+c.count), pick[int64](c.w.rng, 1, 2, 4, 8, 15)
 	c.op.then = func(o *operation) {
 		c.lease, c.ttl = id, ttl
 		c.w.ref.promise(id, o.began+ttl*1e9/stepNanos)
@@ -329,12 +331,28 @@ func (c *client) grantOrRevoke() {
 	c.propose("grant", engine.OpLeaseGrant, &pb.LeaseGrantRequest{ID: id, TTL: ttl}, true)
 }
 
-// renew keeps the lease alive, at the leader: the renewal counts when the log has
-// forgotten what it knew of the time left, and when it is certain that the member
-// still led.
+// account changes users or roles.
+func (c *client) account() {
+	if c.w.percent(50) {
+		c.propose("user", engine.OpUserAdd, &pb.AuthUserAddRequest{Name: fmt.Sprintf("u%d", c.w.rng.IntN(5)), HashedPassword: fmt.Sprint(c.id, c.count)}, true)
+		return
+	}
+	c.propose("role", engine.OpRoleAdd, &pb.AuthRoleAddRequest{Name: fmt.Sprintf("r%d", c.w.rng.IntN(5))}, false)
+}
+
+// renew keeps the lease alive, at one who says that it leads: the renewal counts
+// when the log has forgotten what it knew of the time left, and when it is certain
+// that the member still led.
 func (c *client) renew() {
 	o, w := c.op, c.w
 	o.what = "renewal"
+	for _, n := range w.machines {
+		if n.m != nil && !n.paused() && n.m.raft.Status().IsLeader {
+			if o.m = n.m; w.percent(50) { // there may be two
+				break
+			}
+		}
+	}
 	if c.lease == 0 || !o.m.raft.Status().IsLeader {
 		o.done = true
 		return

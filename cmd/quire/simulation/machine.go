@@ -31,7 +31,6 @@ type machine struct {
 	startAt, pausedTo, stalledTo int64
 	powerAt                      int // operation of the disk at which the power goes; 0: never
 	faulted                      int // operations of the disk that failed before this run
-	low                          int64
 }
 
 // member is one run of a process.

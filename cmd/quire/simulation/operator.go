@@ -18,13 +18,12 @@ type operator struct {
 
 // change is one under way.
 type change struct {
-	kind    uint64
-	id      uint64
-	machine *machine
-	m       *member
-	began   int64
-	done    bool
-	err     error
+	kind  uint64
+	id    uint64
+	m     *member
+	began int64
+	done  bool
+	err   error
 }
 
 // Applied implements engine.Waiter.

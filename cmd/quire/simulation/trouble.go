@@ -17,6 +17,13 @@ const proposalSteps = 800
 // fault does something bad.
 func (w *world) fault() {
 	n := w.machines[w.rng.IntN(len(w.machines))]
+	if w.percent(30) { // the leader is where it hurts
+		for _, l := range w.machines {
+			if l.m != nil && l.m.raft.Status().IsLeader {
+				n = l
+			}
+		}
+	}
 	switch k := w.rng.IntN(100); {
 	case k < 15:
 		if n.m != nil {
