@@ -114,8 +114,64 @@ func (n *Node) applyCommitted() {
 	}
 }
 
+// applyHere applies what a message has committed on the goroutine that brought
+// it, if that is little: to hand it to the applier costs a change of goroutine,
+// for each batch on each member, but a reader of messages must not be away for
+// long. Whatever else is committed is the applier's.
+func (n *Node) applyHere() {
+	if n.unapplied.Load() == 0 || !n.applyMu.TryLock() {
+		return
+	}
+	n.mu.Lock()
+	some := n.mu.c.isSmall() && n.mu.c.takeCommitted(&n.g)
+	n.exit(false)
+	if some {
+		n.runGroup(&n.g)
+		n.mu.Lock()
+		n.mu.c.groupApplied(&n.g)
+		n.exit(false)
+	}
+	n.applyMu.Unlock()
+	if n.unapplied.Load() > 0 {
+		n.wakeApplier()
+	}
+}
+
+// smallGroup is what is applied at once where a message has come in: a fraction
+// of a millisecond.
+const smallGroup = 128 << 10
+
+// isSmall: the next thing for the state machine takes little time.
+func (c *core) isSmall() bool {
+	if c.err != nil || c.committed.len() == 0 {
+		return false
+	}
+	it := c.committed.front()
+	if it.msg == nil {
+		return it.snap == nil
+	}
+	bytes := 0
+	for _, e := range it.msg.GetEntries() {
+		if bytes += entryMemBytes(e); bytes > smallGroup {
+			return false
+		}
+	}
+	return true
+}
+
 // applyGroup applies one group and takes the next.
 func (n *Node) applyGroup(g *group) (more bool) {
+	n.runGroup(g)
+	n.mu.Lock()
+	c := n.mu.c
+	c.groupApplied(g)
+	more = c.takeCommitted(g)
+	n.exit(false)
+	return more
+}
+
+// runGroup hands one group to the state machine. applyMu is held.
+func (n *Node) runGroup(g *group) {
 	switch {
 	case g.lead != nil:
 		n.sm.LeaderChanged(g.lead.lead, g.lead.term, g.lead.isLeader)
@@ -124,15 +180,14 @@ func (n *Node) applyGroup(g *group) (more bool) {
 	default:
 		n.applyEntries(g)
 	}
-	n.mu.Lock()
-	c := n.mu.c
+}
+
+// groupApplied notes that the state machine is done with g.
+func (c *core) groupApplied(g *group) {
 	if g.msg != nil {
 		c.reportApplied(g, len(g.ents))
 		c.appliedTo(g.ents[len(g.ents)-1].GetIndex())
 	}
-	more = c.takeCommitted(g)
-	n.exit(false)
-	return more
 }
 
 func (n *Node) applyEntries(g *group) {

@@ -320,7 +320,8 @@ func (n *Node) Step(m *raftpb.Message) error {
 }
 
 // StepAll takes messages from a peer, in order, as one step: what they append
-// is one write. Messages that cannot be taken are dropped, as a network may.
+// is one write. Messages that cannot be taken are dropped, as a network may. What
+// they commit may be applied before it returns.
 func (n *Node) StepAll(ms []*raftpb.Message) {
 	n.mu.Lock()
 	for _, m := range ms {
@@ -328,7 +329,8 @@ func (n *Node) StepAll(ms []*raftpb.Message) {
 			n.cfg.Logger.Debug("a message from a peer was not taken", zap.Stringer("type", m.GetType()), zap.Error(err))
 		}
 	}
-	n.exit(true)
+	n.exit(false)
+	n.applyHere()
 }
 
 // ReportUnreachable tells that messages to a peer may not have been delivered.

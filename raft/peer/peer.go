@@ -28,6 +28,7 @@ type peer struct {
 	serverVersion atomic.Pointer[string]
 	complaints    complaints
 	lost          chan struct{} // messages were lost; holds one
+	acked         acked         // owned by Send
 	cancel        context.CancelFunc
 	ctx           context.Context
 

@@ -556,3 +556,30 @@ func TestCalls(t *testing.T) {
 	}
 	close(block)
 }
+
+// TestRepeatedAcknowledgements: the same again within a moment is left out, and
+// only that.
+func TestRepeatedAcknowledgements(t *testing.T) {
+	resp := func(term, index uint64, reject bool) *raftpb.Message {
+		return &raftpb.Message{Type: raftpb.MsgAppResp.Enum(), Term: &term, Index: &index, Reject: &reject}
+	}
+	over, another := &caller{}, &caller{}
+	var a acked
+	for i, tc := range []struct {
+		m    *raftpb.Message
+		over *caller
+		want bool
+	}{
+		{resp(3, 7, false), over, false}, {resp(3, 7, false), over, true}, {resp(3, 8, false), over, false}, {resp(3, 8, false), over, true},
+		{resp(3, 7, false), over, false}, {resp(4, 7, false), over, false}, {resp(4, 7, true), over, false}, {resp(4, 7, false), over, false},
+		{resp(4, 7, false), over, true}, {resp(4, 7, false), another, false}, {resp(4, 7, false), nil, false}, {resp(4, 7, false), another, false},
+	} {
+		if got := a.repeats(tc.m, tc.over, time.Hour); got != tc.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+	time.Sleep(2 * time.Millisecond)
+	if a.repeats(resp(4, 7, false), another, time.Millisecond) {
+		t.Error("not repeated after the window")
+	}
+}
