@@ -91,6 +91,9 @@ func TestClusterFamilies(t *testing.T) {
 			continue
 		}
 		for series, w := range f.values {
+			if strings.Contains(series, `="0"`) {
+				continue // upstream's count of messages without a sender; here each has one
+			}
 			if w != 0 && g.values[series] == 0 && !strings.Contains(name, "fail") && !strings.Contains(name, "disconnected") {
 				t.Errorf("%s is %v, upstream's is %v (there: %v)", series, g.values[series], w, g.values)
 			}
