@@ -111,9 +111,17 @@ func (n *machine) turn() {
 	n.look()
 }
 
-// note remembers the first error after which a process ends.
+// note remembers an error of a step, after which the process ends, but for a full
+// disk.
 func (m *member) note(err error) {
-	if m.dead == nil && err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+	if err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+		m.end(err)
+	}
+}
+
+// end remembers the first error after which the process ends.
+func (m *member) end(err error) {
+	if m.dead == nil {
 		m.dead = err
 	}
 }
@@ -260,7 +268,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionBatch: 3, Workers: 1,
 		Pages: pagestore.Options{SegmentBytes: w.p.segmentBytes, PageBytes: 4 << 10, CacheBytes: 32 << 10, DirtyBytes: 64 << 10, NoSpaceBytes: 16 << 10, Inline: true,
 			Nonce: func() uint64 { m.nonce += 0x9e3779b97f4a7c15; return m.nonce }},
-		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.note, Now: n.now,
+		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, Now: n.now,
 	}
 }
 
