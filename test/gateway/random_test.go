@@ -160,6 +160,9 @@ func (g *jsonMaker) value(f protoreflect.FieldDescriptor, depth int) string {
 		}
 		return fmt.Sprintf("%q", f.Enum().Values().Get(g.IntN(f.Enum().Values().Len())).Name())
 	default:
+		if f.Name() == "TTL" {
+			return "1000" // none ends during the test, on one server a little before the other
+		}
 		return g.number()
 	}
 }

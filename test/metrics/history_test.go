@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -180,5 +179,4 @@ func (h history) probes() {
 		h.must(err)
 		resp.Body.Close()
 	}
-	time.Sleep(200 * time.Millisecond) // for what is counted behind an answer
 }
