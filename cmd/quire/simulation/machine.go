@@ -254,7 +254,7 @@ func (m *member) open() (err error) {
 		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run,
 		HeartbeatMillis: int(tickSteps * stepNanos / int64(time.Millisecond)), ElectionMillis: int(electionTicks * tickSteps * stepNanos / int64(time.Millisecond)),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
-		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth,
+		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth, MarkEntries: w.p.markEntries,
 		Transport: wire{m},
 	}, openLog, (*stateMachine)(m))
 	return err

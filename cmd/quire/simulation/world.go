@@ -85,6 +85,7 @@ type profile struct {
 	segmentBytes      int64
 	logSegmentBytes   int64
 	queueDepth        int
+	markEntries       int
 	clients, watchers int
 	keys              int
 }
@@ -102,6 +103,7 @@ func newProfile(rng *rand.Rand) profile {
 		segmentBytes:      pick[int64](rng, 16<<10, 32<<10, 128<<10),
 		logSegmentBytes:   pick[int64](rng, 16<<10, 64<<10),
 		queueDepth:        1 + rng.IntN(3),
+		markEntries:       pick(rng, 1, 5, 30),
 		clients:           2 + rng.IntN(5), watchers: 1 + rng.IntN(4),
 		keys: pick(rng, 3, 12),
 	}
