@@ -294,7 +294,7 @@ func (c *client) rangeAt(o *operation, req *pb.RangeRequest) int64 {
 	w := c.w
 	body, rev, err := o.m.engine.Range(req, nil)
 	if err != nil {
-		if o.m.n.disk.Faulted() == o.m.n.faulted && o.m.n.powerAt == 0 {
+		if !o.m.n.harmed() {
 			w.fail("member %d cannot read: %v", o.m.n.id, err)
 		}
 		return max(o.floor, o.m.engine.Revision())

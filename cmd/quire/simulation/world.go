@@ -38,6 +38,7 @@ type Stats struct {
 	Terms    int
 	Renewals int
 	Expired  int // leases
+	Damaged  int // machines of whose store a bit has flipped
 }
 
 // Violation is what a run ends with if something that must hold does not.
@@ -263,4 +264,5 @@ func (s *Stats) add(o Stats) {
 	s.Terms += o.Terms
 	s.Renewals += o.Renewals
 	s.Expired += o.Expired
+	s.Damaged += o.Damaged
 }
