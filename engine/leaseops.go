@@ -285,8 +285,10 @@ func (e *Engine) await(w *ownOp) {
 // LeaseRenew gives a lease its full TTL again, on the leader. ErrLeaseNotFound
 // for an unknown or expired one, ErrNotPrimary on another member. It waits for the
 // log if that has to forget a remaining TTL: until then another leader could end
-// the lease too early.
+// the lease too early. So could one that was promoted before the log forgot it;
+// therefore this member must still lead in the same term.
 func (e *Engine) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) {
+	term, _ := e.leader.now()
 	ttl, clear, err := e.LeaseRenewal(id)
 	if err != nil || clear == nil || e.opts.Propose == nil {
 		return ttl, err
@@ -299,17 +301,21 @@ func (e *Engine) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error
 		return 0, err
 	}
 	select {
-	case err := <-w.done:
-		return ttl, err
+	case err = <-w.done:
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		err = ctx.Err()
 	case <-e.ctx.Done():
-		return 0, errStopped
+		err = errStopped
 	}
+	if now, leads := e.leader.now(); err == nil && (!leads || now != term) {
+		err = ErrNotPrimary
+	}
+	return ttl, err
 }
 
 // LeaseRenewal is LeaseRenew without the wait: the renewal may be acknowledged
-// when clear, if it is not nil, has been applied.
+// when clear, if it is not nil, has been applied and this member still leads in
+// the same term.
 func (e *Engine) LeaseRenewal(id int64) (ttl int64, clear []byte, err error) {
 	ttl, recorded, err := e.lessor.renew(id)
 	if err == nil {

@@ -93,8 +93,9 @@ type Config struct {
 	// Logger: nil logs nothing.
 	Logger *zap.Logger
 
-	// markEvery is window.markEvery; tests trim finer.
-	markEvery int
+	// MarkEntries is how many entries may be trimmed too few, because it is not
+	// noted where each lies in the log (default 256). Simulations trim finer.
+	MarkEntries int
 }
 
 const (
@@ -134,7 +135,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ProposalTimeoutMillis, defaultTimeoutMillis+2*c.ElectionMillis)
 	setDefault(&c.ReadRetryMillis, defaultReadRetryMillis)
 	setDefault(&c.LogStallMillis, defaultStallMillis)
-	setDefault(&c.markEvery, defaultMarkEvery)
+	setDefault(&c.MarkEntries, defaultMarkEvery)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
@@ -160,7 +161,7 @@ func (c Config) Validate() error {
 		{"QueueDepth", c.QueueDepth}, {"MaxBatchOps", c.MaxBatchOps}, {"MaxBatchBytes", c.MaxBatchBytes},
 		{"MaxPendingOps", c.MaxPendingOps}, {"MaxPendingBytes", c.MaxPendingBytes}, {"MaxOpBytes", c.MaxOpBytes},
 		{"CatchupEntries", c.CatchupEntries}, {"CatchupBytes", c.CatchupBytes},
-		{"ProposalTimeoutMillis", c.ProposalTimeoutMillis}, {"ReadRetryMillis", c.ReadRetryMillis},
+		{"MarkEntries", c.MarkEntries}, {"ProposalTimeoutMillis", c.ProposalTimeoutMillis}, {"ReadRetryMillis", c.ReadRetryMillis},
 	} {
 		if f.v < 1 {
 			bad("%s is %d, must be at least 1", f.name, f.v)

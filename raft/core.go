@@ -130,7 +130,7 @@ func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapsho
 	c := &core{cfg: cfg, q: q, reads: reads, clock: q.now}
 	c.under.member, c.under.session = cfg.ID, cfg.Session
 	c.prop.typ = raftpb.MsgProp.Enum()
-	c.st.markEvery = uint64(cfg.markEvery)
+	c.st.markEvery = uint64(cfg.MarkEntries)
 	rec := recovery{cfg: cfg, w: &c.st.window}
 	log, err := open(rec.replay)
 	if err != nil {

@@ -81,7 +81,7 @@ func (s *crashSim) open(mem *disk.Mem, saved *simState, lastTerm uint64) (*life,
 	l.sm.state.conf = &raftpb.ConfState{Voters: []uint64{1}}
 	cfg := singleConfig()
 	cfg.QueueDepth, cfg.MaxBatchOps, cfg.Session = s.opts.QueueDepth, 5, 1
-	cfg.markEvery = 1 + s.rng.IntN(4)
+	cfg.MarkEntries = 1 + s.rng.IntN(4)
 	cfg.CatchupEntries = 1 + s.rng.IntN(5)
 	if saved != nil {
 		l.sm.state = saved.clone()

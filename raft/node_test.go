@@ -607,7 +607,7 @@ func TestManyProposersOnTheRealLog(t *testing.T) {
 	}
 	sm := newModel(1)
 	cfg := singleConfig()
-	cfg.markEvery = 3
+	cfg.MarkEntries = 3
 	n, err := Open(cfg, open, sm)
 	if err != nil {
 		t.Fatal(err)

@@ -351,7 +351,7 @@ func (x *simNode) start(mode NewLogMode, voters []uint64) {
 		ID: x.id, ClusterID: 9, NewLog: mode, HeartbeatMillis: 100, ElectionMillis: 1000,
 		Session: x.id<<32 | x.runs, Transport: simTransport{x},
 		CatchupEntries: 20, MaxBatchOps: 4, ConfState: EncodeConfState(voters, nil),
-		MaxPendingOps: 40, QueueDepth: 1 + x.s.rng.IntN(3), markEvery: 1 + x.s.rng.IntN(20),
+		MaxPendingOps: 40, QueueDepth: 1 + x.s.rng.IntN(3), MarkEntries: 1 + x.s.rng.IntN(20),
 	}
 	x.sm = &simMachine{s: x.s, node: x, state: simState{conf: &raftpb.ConfState{Voters: voters}}}
 	if len(voters) == 0 {

@@ -40,6 +40,7 @@ type operation struct {
 	index uint64
 	place int
 	done  bool
+	told  bool // what it did
 	err   error
 	reply engine.Reply
 	body  []byte
@@ -52,6 +53,7 @@ type operation struct {
 func (o *operation) Applied(rep *engine.Reply) {
 	w := o.c.w
 	o.finish(rep.Err)
+	o.told = true
 	o.body = append([]byte(nil), rep.Body...)
 	o.reply = engine.Reply{Revision: rep.Revision, Err: rep.Err, Body: o.body}
 	want := w.ref.replies[o.index]
@@ -126,7 +128,10 @@ func (c *client) end() {
 		o.then(o)
 	}
 	w.note("client %d: %s at member %d, entry %d: revision %d", c.id, o.what, o.m.n.id, o.index, o.reply.Revision)
-	if o.wire == nil || o.index == 0 {
+	if o.wire != nil && !o.told {
+		w.stats.Unknown++
+	}
+	if o.wire == nil || !o.told {
 		return
 	}
 	// What the state machine refuses is as good an answer as any.
@@ -289,7 +294,7 @@ func (c *client) rangeAt(o *operation, req *pb.RangeRequest) int64 {
 	w := c.w
 	body, rev, err := o.m.engine.Range(req, nil)
 	if err != nil {
-		if o.m.n.disk.Faulted() == o.m.n.faulted && o.m.n.powerAt == 0 {
+		if !o.m.n.harmed() {
 			w.fail("member %d cannot read: %v", o.m.n.id, err)
 		}
 		return max(o.floor, o.m.engine.Revision())
@@ -357,7 +362,7 @@ func (c *client) renew() {
 		o.done = true
 		return
 	}
-	id, until := c.lease, w.now+c.ttl*1e9/stepNanos
+	id, until, term := c.lease, w.now+c.ttl*1e9/stepNanos, o.m.raft.Status().Term
 	_, clear, err := o.m.engine.LeaseRenewal(id)
 	if err != nil {
 		o.done = true
@@ -366,7 +371,10 @@ func (c *client) renew() {
 		}
 		return
 	}
-	promise := func(*operation) {
+	promise := func(o *operation) {
+		if s := o.m.raft.Status(); o.m.gone() || !s.IsLeader || s.Term != term {
+			return
+		}
 		w.ref.promise(id, until)
 		w.stats.Renewals++
 	}

@@ -45,4 +45,6 @@
 //     soon after, when the faults have ended.
 //   - A member ends only when its disk has failed or lost power, or when it was
 //     removed, and starts again after every such end.
+//   - A bit that has flipped in a store never becomes part of a state or of an
+//     answer: the member refuses, and is replaced by another one.
 package simulation

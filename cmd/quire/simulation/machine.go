@@ -31,6 +31,14 @@ type machine struct {
 	startAt, pausedTo, stalledTo int64
 	powerAt                      int // operation of the disk at which the power goes; 0: never
 	faulted                      int // operations of the disk that failed before this run
+	// damaged: a bit of the store has flipped. lost: the member does not start with
+	// that and has to be replaced.
+	damaged, lost bool
+}
+
+// harmed tells whether there is a reason for errors.
+func (n *machine) harmed() bool {
+	return n.damaged || n.powerAt > 0 || n.disk.Faulted() > n.faulted
 }
 
 // member is one run of a process.
@@ -81,7 +89,7 @@ func (m *member) gone() bool { return m.n.m != m }
 func (n *machine) turn() {
 	w := n.w
 	if n.m == nil {
-		if n.id != 0 && w.now >= n.startAt {
+		if n.id != 0 && !n.lost && w.now >= n.startAt {
 			n.start()
 		}
 		return
@@ -111,9 +119,17 @@ func (n *machine) turn() {
 	n.look()
 }
 
-// note remembers the first error after which a process ends.
+// note remembers an error of a step, after which the process ends, but for a full
+// disk.
 func (m *member) note(err error) {
-	if m.dead == nil && err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+	if err != nil && !errors.Is(err, pagestore.ErrNoSpace) {
+		m.end(err)
+	}
+}
+
+// end remembers the first error after which the process ends.
+func (m *member) end(err error) {
+	if m.dead == nil {
 		m.dead = err
 	}
 }
@@ -134,7 +150,7 @@ func (n *machine) look() {
 		n.crash("removed", true)
 		n.wipe()
 	case m.dead != nil:
-		if n.disk.Faulted() == n.faulted {
+		if !n.harmed() {
 			n.w.fail("member %d ends although nothing is wrong with its disk: %v", n.id, m.dead)
 		}
 		n.crash("disk error", n.w.percent(50))
@@ -147,6 +163,9 @@ func (n *machine) crash(why string, process bool) {
 	c := disk.CrashChoice{Seed: w.rng.Uint64(), Process: process, Strict: w.percent(50), Fate: pick(w.rng, disk.AnyFate, disk.AnyFate, disk.DropAll, disk.KeepAll, disk.TearAll)}
 	n.disk = n.disk.Crash(c)
 	n.m, n.powerAt = nil, 0
+	if w.faulty && w.percent(8) && n.mayBeDamaged() {
+		n.damage()
+	}
 	n.startAt = w.now + int64(1+w.rng.IntN(100))
 	if w.percent(20) {
 		n.startAt += int64(w.rng.IntN(600))
@@ -162,6 +181,52 @@ func (n *machine) wipe() {
 	}
 	n.w.note("machine %d is wiped of member %d", n.place, n.id)
 	n.disk, n.id, n.founders = disk.NewMem(n.w.rng.Uint64()), 0, nil
+	n.damaged, n.lost = false, false
+}
+
+// mayBeDamaged: the others can do without it, and only one at a time is.
+func (n *machine) mayBeDamaged() bool {
+	if n.w.p.spares == 0 || n.w.p.voters < 3 {
+		return false
+	}
+	for _, o := range n.w.machines {
+		if o.damaged {
+			return false
+		}
+	}
+	return true
+}
+
+// damage flips a bit of the store at rest. The log is left alone: what a flip in
+// its last batch may do to a promise is not decided here.
+func (n *machine) damage() {
+	type file struct {
+		name string
+		bits int64
+	}
+	var files []file
+	for i := range 40 {
+		dir := "store"
+		if i > 0 {
+			dir = fmt.Sprintf("store/%08x", i)
+		}
+		infos, err := n.disk.List(dir)
+		n.w.check(err, "list")
+		for _, f := range infos {
+			if f.SizeBytes > 0 {
+				files = append(files, file{dir + "/" + f.Name, f.SizeBytes * 8})
+			}
+		}
+	}
+	if len(files) == 0 {
+		return
+	}
+	f := files[n.w.rng.IntN(len(files))]
+	bit := n.w.rng.Int64N(f.bits)
+	n.disk.FlipBit(f.name, bit)
+	n.damaged = true
+	n.w.stats.Damaged++
+	n.w.note("machine %d: bit %d of %s flips", n.place, bit, f.name)
 }
 
 // now is the machine's monotonic clock.
@@ -189,6 +254,9 @@ func (n *machine) start() {
 		n.crash("power cut at the start", false)
 	case n.disk.Faulted() > n.faulted:
 		n.crash("disk error at the start", w.percent(50))
+	case n.damaged:
+		n.m, n.lost = nil, true
+		w.note("member %d is lost: %s", n.id, err.Error())
 	default:
 		w.fail("member %d does not start: %v", n.id, err)
 	}
@@ -246,7 +314,7 @@ func (m *member) open() (err error) {
 		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run,
 		HeartbeatMillis: int(tickSteps * stepNanos / int64(time.Millisecond)), ElectionMillis: int(electionTicks * tickSteps * stepNanos / int64(time.Millisecond)),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
-		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth,
+		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth, MarkEntries: w.p.markEntries,
 		Transport: wire{m},
 	}, openLog, (*stateMachine)(m))
 	return err
@@ -260,7 +328,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionBatch: 3, Workers: 1,
 		Pages: pagestore.Options{SegmentBytes: w.p.segmentBytes, PageBytes: 4 << 10, CacheBytes: 32 << 10, DirtyBytes: 64 << 10, NoSpaceBytes: 16 << 10, Inline: true,
 			Nonce: func() uint64 { m.nonce += 0x9e3779b97f4a7c15; return m.nonce }},
-		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.note, Now: n.now,
+		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, Now: n.now,
 	}
 }
 
@@ -297,7 +365,7 @@ func (m *member) checkpointed(index uint64) {
 func (w *world) fingerprint(m *member) uint64 {
 	sum, err := m.engine.Fingerprint()
 	if err != nil {
-		if m.n.disk.Faulted() == m.n.faulted && m.n.powerAt == 0 {
+		if !m.n.harmed() {
 			w.fail("member %d cannot read its state: %v", m.n.id, err)
 		}
 		m.note(err)

@@ -46,6 +46,7 @@ func (op *operator) turn(w *world) {
 		op.look()
 	case w.now%50 == 0:
 		op.settle()
+		op.replace()
 	case w.faulty && w.p.spares > 0 && w.now >= op.next:
 		op.next = w.now + int64(100+w.rng.IntN(400))
 		op.begin()
@@ -88,6 +89,27 @@ func (op *operator) settle() {
 		if n.id != 0 && !known[n.id] && w.percent(30) {
 			n.wipe()
 		}
+	}
+}
+
+// replace removes a member whose data is lost; another one is added in its place
+// later. When the faults have ended, a damaged one goes too, before it has to.
+func (op *operator) replace() {
+	w := op.w
+	for _, n := range w.machines {
+		if !n.lost && (!n.damaged || w.faulty) {
+			continue
+		}
+		if n.m != nil {
+			n.crash("replaced", true)
+		}
+		n.lost = true
+		m := w.up()
+		if m == nil || w.ref.engine.Removed(n.id) {
+			return
+		}
+		op.propose(&change{m: m, began: w.now, kind: remove, id: n.id})
+		return
 	}
 }
 

@@ -1,17 +1,25 @@
 package simulation
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/cryptotest"
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 200, "seeds of the cluster simulation")
+	simSeeds = flag.Int("sim.seeds", 2000, "seeds of the cluster simulation; with -short a twentieth")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed, with a trace")
 	simFirst = flag.Uint64("sim.first", 1, "first seed")
 	simSteps = flag.Int("sim.steps", 1500, "steps per seed before everything is repaired")
+	simPart  = flag.Bool("sim.part", false, "this process was started by another one, which wants the numbers")
 )
 
 func runSeed(t *testing.T, seed uint64, trace func(string)) (Stats, error) {
@@ -19,24 +27,75 @@ func runSeed(t *testing.T, seed uint64, trace func(string)) (Stats, error) {
 	return Run(Options{Seed: seed, Steps: *simSteps, Trace: trace})
 }
 
+// TestSimulation runs many seeds, on all processors: in a process each, because
+// raft's random source is the process's.
 func TestSimulation(t *testing.T) {
-	if *simSeed != 0 {
+	seeds := *simSeeds
+	if testing.Short() {
+		seeds = max(seeds/20, 1)
+	}
+	switch {
+	case *simSeed != 0:
 		stats, err := runSeed(t, *simSeed, func(line string) { t.Log(line) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%+v", stats)
-		return
+	case *simPart:
+		runSome(t)
+	default:
+		t.Logf("%d seeds: %+v", seeds, runParts(t, seeds))
 	}
+}
+
+const numbers = "simulated: "
+
+// runSome runs seeds one after the other and prints the numbers.
+func runSome(t *testing.T) {
 	var sum Stats
 	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
 		stats, err := runSeed(t, seed, nil)
 		if err != nil {
-			t.Fatalf("%v\nreplay: go test ./cmd/quire/simulation -run TestSimulation -sim.seed=%d", err, seed)
+			t.Fatalf("%v\nreplay: go test ./cmd/quire/simulation -run 'TestSimulation$' -sim.steps=%d -sim.seed=%d", err, *simSteps, seed)
 		}
 		sum.add(stats)
 	}
-	t.Logf("%d seeds: %+v", *simSeeds, sum)
+	b, err := json.Marshal(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("%s%s\n", numbers, b)
+}
+
+// runParts shares the seeds out among processes and adds their numbers up.
+func runParts(t *testing.T, seeds int) (sum Stats) {
+	parts := min(runtime.GOMAXPROCS(0), seeds)
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	for part := range parts {
+		first := *simFirst + uint64(seeds*part/parts)
+		n := seeds*(part+1)/parts - seeds*part/parts
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSimulation$", "-sim.part",
+			fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", n), fmt.Sprint("-sim.steps=", *simSteps))
+		group.Go(func() {
+			out, err := cmd.CombinedOutput()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+				return
+			}
+			_, line, _ := bytes.Cut(out, []byte(numbers))
+			line, _, _ = bytes.Cut(line, []byte("\n"))
+			var stats Stats
+			if err := json.Unmarshal(line, &stats); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			sum.add(stats)
+		})
+	}
+	group.Wait()
+	return sum
 }
 
 func TestDeterminism(t *testing.T) {

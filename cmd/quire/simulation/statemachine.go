@@ -1,6 +1,8 @@
 package simulation
 
 import (
+	"fmt"
+
 	"quire/engine"
 	"quire/raft"
 	"quire/watchfanout"
@@ -55,8 +57,20 @@ func (m *member) applied(index uint64) {
 		return
 	}
 	if got, want := w.fingerprint(m), w.ref.prints[index]; m.dead == nil && got != want {
-		w.fail("member %d has another state at index %d than the reference", m.n.id, index)
+		w.fail("member %d has another state at index %d than the reference:%s%s", m.n.id, index, portrait(m.engine), portrait(w.ref.engine))
 	}
+}
+
+// portrait describes a state, for a failure.
+func portrait(e *engine.Engine) string {
+	hash, compact, rev, err := e.HashKV(0)
+	s := fmt.Sprintf("\n  index %d, revision %d, compacted %d, hash %x, error %v, alarms %v, members %v, version %q, leases", e.AppliedIndex(), rev, compact, hash, err,
+		e.Alarms(), e.Members(), e.ClusterVersion())
+	for _, id := range e.Leases() {
+		info, _ := e.LeaseTimeToLive(id, true)
+		s += fmt.Sprintf(" %d: %d %q", id, info.GrantedTTL, info.Keys)
+	}
+	return s
 }
 
 // Flush implements raft.StateMachine.

@@ -170,7 +170,7 @@ func (x *watcher) wholeRevision() {
 func (x *watcher) canceled(r *pb.WatchResponse) {
 	w := x.w
 	if r.CompactRevision == 0 {
-		if x.m.n.disk.Faulted() > x.m.n.faulted || x.m.n.powerAt > 0 {
+		if x.m.n.harmed() {
 			x.close() // history could not be read
 			return
 		}

@@ -38,6 +38,7 @@ type Stats struct {
 	Terms    int
 	Renewals int
 	Expired  int // leases
+	Damaged  int // machines of whose store a bit has flipped
 }
 
 // Violation is what a run ends with if something that must hold does not.
@@ -85,6 +86,7 @@ type profile struct {
 	segmentBytes      int64
 	logSegmentBytes   int64
 	queueDepth        int
+	markEntries       int
 	clients, watchers int
 	keys              int
 }
@@ -102,6 +104,7 @@ func newProfile(rng *rand.Rand) profile {
 		segmentBytes:      pick[int64](rng, 16<<10, 32<<10, 128<<10),
 		logSegmentBytes:   pick[int64](rng, 16<<10, 64<<10),
 		queueDepth:        1 + rng.IntN(3),
+		markEntries:       pick(rng, 1, 5, 30),
 		clients:           2 + rng.IntN(5), watchers: 1 + rng.IntN(4),
 		keys: pick(rng, 3, 12),
 	}
@@ -261,4 +264,5 @@ func (s *Stats) add(o Stats) {
 	s.Terms += o.Terms
 	s.Renewals += o.Renewals
 	s.Expired += o.Expired
+	s.Damaged += o.Damaged
 }
