@@ -48,6 +48,7 @@ type applier struct {
 	put     pb.PutRequest
 	kind    OpKind // of the operation being done
 	entry   entryTally
+	roll    rolling
 	entries uint64 // since the last checkpoint
 	bytes   int64  // of records appended since the last checkpoint
 	logged  int64  // of entries applied since the last checkpoint
@@ -90,6 +91,7 @@ func (e *Engine) Apply(index, term uint64, data []byte, waiters []interface{ Dro
 		e.term.Store(term)
 	}
 	a.entry.settle(&e.tally)
+	a.roll.mark(index, a.rev)
 	due := a.checkpointDue()
 	e.writer.Unlock()
 	if broken != nil {
@@ -163,6 +165,7 @@ func (a *applier) run(op []byte) {
 	if a.sub > 0 {
 		a.rev++
 	}
+	a.roll.operation(a.kind, a.rev, err != nil)
 	if rev == 0 {
 		rev = a.rev
 	}
@@ -347,6 +350,7 @@ func (a *applier) link(h index.Handle, kv *keyValue, hadLease bool, prev []byte)
 		a.e.lessor.detach(kv.key)
 	}
 	a.bytes += int64(len(a.rec))
+	a.roll.record(a.rec)
 	a.sub++
 	if a.e.opts.Publisher != nil {
 		stored := a.read(index.Loc(ref))
@@ -485,6 +489,9 @@ func (e *Engine) ApplyConfChange(index, term uint64, data []byte, w interface{ D
 	}
 	e.ap.index, e.ap.term = index, term
 	e.ap.entries++
+	e.ap.roll.record(data)
+	e.ap.roll.operation(0, e.ap.rev, err != nil)
+	e.ap.roll.mark(index, e.ap.rev)
 	e.applied.Store(index)
 	e.term.Store(term)
 	e.writer.Unlock()

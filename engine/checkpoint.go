@@ -121,7 +121,8 @@ func (e *Engine) makeCheckpoint(last bool) error {
 // it must thaw the leases.
 func (e *Engine) cutLocked() (meta, stateSnapshot) {
 	m := meta{applied: e.applied.Load(), term: e.term.Load(), rev: e.ap.rev, compactRev: e.ap.k.compactRev.Load(),
-		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState()}
+		clusterID: e.opts.ClusterID, memberID: e.opts.MemberID, confState: e.cluster.confState(),
+		rolling: e.ap.roll.sum, hasRolling: e.ap.roll.known}
 	return m, stateSnapshot{leases: e.lessor.freeze(m.applied), alarms: e.alarms.list(pb.AlarmType_NONE),
 		members: e.cluster.list(), removed: e.cluster.removedIDs(), clusterVersion: e.cluster.clusterVersion(),
 		downgrade: e.cluster.downgradeTarget(), graves: e.ap.k.gravePlaces(), auth: e.auth.State()}

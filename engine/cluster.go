@@ -3,6 +3,7 @@ package engine
 import (
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	pb "quire/api/etcdserverpb"
 )
@@ -207,7 +208,8 @@ func (c *cluster) confState() []byte {
 
 // alarmSet is the replicated set of raised alarms.
 type alarmSet struct {
-	mu struct {
+	some atomic.Bool // alarms are raised; asked at every operation
+	mu   struct {
 		sync.RWMutex
 		raised map[alarmKey]bool
 	}
@@ -228,6 +230,7 @@ func newAlarmSet() *alarmSet {
 func (a *alarmSet) replace(other *alarmSet) {
 	a.mu.Lock()
 	a.mu.raised = other.mu.raised
+	a.some.Store(len(a.mu.raised) > 0)
 	a.mu.Unlock()
 }
 
@@ -238,6 +241,7 @@ func (a *alarmSet) set(member uint64, t pb.AlarmType) bool {
 	k := alarmKey{member, t}
 	was := a.mu.raised[k]
 	a.mu.raised[k] = true
+	a.some.Store(true)
 	return !was
 }
 
@@ -248,6 +252,7 @@ func (a *alarmSet) clear(member uint64, t pb.AlarmType) bool {
 	k := alarmKey{member, t}
 	was := a.mu.raised[k]
 	delete(a.mu.raised, k)
+	a.some.Store(len(a.mu.raised) > 0)
 	return was
 }
 
@@ -270,7 +275,20 @@ func (a *alarmSet) list(t pb.AlarmType) []*pb.AlarmMember {
 	return out
 }
 
+// hasOf reports whether a member's alarm is raised.
+func (a *alarmSet) hasOf(member uint64, t pb.AlarmType) bool {
+	if !a.some.Load() {
+		return false
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.mu.raised[alarmKey{member, t}]
+}
+
 func (a *alarmSet) has(t pb.AlarmType) bool {
+	if !a.some.Load() {
+		return false
+	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for k := range a.mu.raised {

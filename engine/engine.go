@@ -235,6 +235,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 		e.ap.k.compactRev.Store(neverCompacted)
 		e.compactor.mu.removed = neverCompacted
 		e.ap.rev = 1
+		e.ap.roll.known = true
 		for _, m := range e.opts.Members {
 			e.cluster.restore(m)
 		}
@@ -263,6 +264,7 @@ func (e *Engine) recover(cp *pagestore.Checkpoint) error {
 	e.applied.Store(m.applied)
 	e.term.Store(m.term)
 	e.ap.rev = m.rev
+	e.ap.roll.replace(m.rolling, m.hasRolling)
 	return e.loadIndex(m.compactRev)
 }
 
@@ -353,6 +355,14 @@ func (e *Engine) ClusterVersion() string { return e.cluster.clusterVersion() }
 
 // Alarms returns the raised alarms.
 func (e *Engine) Alarms() []*pb.AlarmMember { return e.alarms.list(pb.AlarmType_NONE) }
+
+// servable refuses reads at a member that was found to differ from the others.
+func (e *Engine) servable() error {
+	if e.alarms.hasOf(e.opts.MemberID, pb.AlarmType_CORRUPT) {
+		return ErrCorrupt
+	}
+	return nil
+}
 
 // HasAlarm reports whether any member has raised t.
 func (e *Engine) HasAlarm(t pb.AlarmType) bool { return e.alarms.has(t) }

@@ -20,6 +20,9 @@ func (e *Engine) Bounds() (compactRev, rev int64) {
 // there is any. next is the first revision not returned. ErrCompacted if from
 // lies below the compact revision.
 func (e *Engine) Events(dst []Event, from int64, maxBytes int, wantPrev bool) (evs []Event, next int64, err error) {
+	if err := e.servable(); err != nil {
+		return dst, from, err
+	}
 	k, pin := e.read()
 	defer pin.Release()
 	rev := k.visible.Load()

@@ -22,7 +22,7 @@ func (e *Engine) Fingerprint() (uint64, error) {
 			_ = binary.Write(d, binary.LittleEndian, v)
 		}
 	}
-	put(uint64(hash), uint64(compact), uint64(rev))
+	put(uint64(hash), uint64(compact), uint64(rev), e.ap.roll.sum)
 	e.lessor.fingerprint(put, func(key string) { _, _ = d.WriteString(key) })
 	for _, a := range e.Alarms() {
 		put(a.MemberID, uint64(a.Alarm))

@@ -19,7 +19,7 @@ const (
 	goldenTombstone = "030a016b1809"
 	goldenHint      = "0207050a2a6b"
 	goldenGrave     = "81808080100201030203000201"
-	goldenMeta      = "01010102020307030209170402050805020801"
+	goldenMeta      = "01010102020307030209170402050805020801" + "06080102030405060708"
 	// A downgrade to 3.6.0: the operation, and the field of the state blob.
 	goldenDowngrade      = "20332e362e30"
 	goldenDowngradeField = "1a05332e362e30"
@@ -35,7 +35,7 @@ func TestGoldenFormats(t *testing.T) {
 	kv := keyValue{key: []byte("k"), value: []byte("v"), create: 5, mod: 7, version: 10, lease: 42, sub: 1}
 	ref := func(segment uint64) index.Loc { return index.Loc(segment << 30) }
 	grave, _ := appendGrave(nil, []index.VersionRef{{Main: 5, Sub: 1, Loc: ref(3)}, {Main: 3, Loc: ref(1)}})
-	m := meta{applied: 3, term: 7, rev: 9, compactRev: 23, clusterID: 5, memberID: 8, confState: []byte{8, 1}}
+	m := meta{applied: 3, term: 7, rev: 9, compactRev: 23, clusterID: 5, memberID: 8, confState: []byte{8, 1}, rolling: 0x0807060504030201, hasRolling: true}
 	for name, got := range map[string][2]string{
 		"record":    {hex.EncodeToString(appendRecord(nil, &kv)), goldenRecord},
 		"tombstone": {hex.EncodeToString(appendRecord(nil, &keyValue{key: []byte("k"), mod: 9, sub: 1, tombstone: true})), goldenTombstone},

@@ -95,6 +95,25 @@ func (c *compactHashes) add(h compactHash) {
 	c.kept = append(c.kept, h)
 }
 
+// CompactHash is the HashKV of the revisions up to Revision, taken when that
+// became the compact revision; CompactRevision is the one before.
+type CompactHash struct {
+	Revision, CompactRevision int64
+	Hash                      uint32
+}
+
+// CompactHashes returns those of the last compactions that are kept, newest
+// first. Members have the same, as far as they have them.
+func (e *Engine) CompactHashes() (hashes []CompactHash) {
+	c := &e.keys().hashes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range slices.Backward(c.kept) {
+		hashes = append(hashes, CompactHash{h.rev, h.compactRev, h.hash})
+	}
+	return hashes
+}
+
 // hashBefore takes the hash of what a compaction to rev finds, with removed as the
 // compact revision of before. An error leaves it out: reading again will tell.
 func (k *keyspace) hashBefore(rev, removed int64) {

@@ -22,6 +22,9 @@ const readAttempts = 8
 // Range executes a read at the applied state and appends the body of the
 // RangeResponse to dst. rev is the revision for its header.
 func (e *Engine) Range(req *pb.RangeRequest, dst []byte) (body []byte, rev int64, err error) {
+	if err := e.servable(); err != nil {
+		return dst, 0, err
+	}
 	start := len(dst)
 	k, pin := e.read()
 	defer pin.Release()

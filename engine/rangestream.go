@@ -46,6 +46,9 @@ func (c *RangeCursor) Next(dst []byte) (body []byte, rev int64, done bool, err e
 		body, rev, err = c.e.Range(&c.req, dst)
 		return body, rev, true, err
 	}
+	if err := c.e.servable(); err != nil {
+		return dst, 0, true, err
+	}
 	k, pin := c.e.read()
 	defer pin.Release()
 	if c.headerRev == 0 {

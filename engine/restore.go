@@ -101,6 +101,7 @@ func (e *Engine) takeOver(n *Engine) *keyspace {
 	e.ap.k, e.ap.rev = n.ap.k, n.ap.rev
 	e.ap.index, e.ap.term = n.applied.Load(), n.term.Load()
 	e.ap.entries, e.ap.bytes, e.ap.logged, e.checkpoint.last = 0, n.ap.bytes, 0, e.opts.Now()
+	e.ap.roll.replace(n.ap.roll.sum, n.ap.roll.known)
 	e.lessor.replace(n.lessor)
 	e.alarms.replace(n.alarms)
 	e.cluster.replace(n.cluster)

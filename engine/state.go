@@ -30,6 +30,7 @@ const (
 	fieldRevision       = 3  // uvarint revision, uvarint compact revision
 	fieldIdentity       = 4  // uvarint cluster ID, uvarint member ID
 	fieldConfState      = 5  // opaque to the engine
+	fieldRolling        = 6  // the rolling hash, 8 bytes little-endian
 	fieldLeases         = 16 // repeated: uvarint id, uvarint ttl, uvarint remaining
 	fieldAlarm          = 17 // uvarint member, uvarint type
 	fieldMember         = 18 // pb.Member
@@ -49,6 +50,8 @@ type meta struct {
 	rev, compactRev     int64
 	clusterID, memberID uint64
 	confState           []byte
+	rolling             uint64
+	hasRolling          bool
 }
 
 func appendField(dst []byte, typ byte, payload []byte) []byte {
@@ -68,7 +71,11 @@ func (m *meta) encode() []byte {
 	b = appendField(b, fieldApplied, uvarints(m.applied, m.term))
 	b = appendField(b, fieldRevision, uvarints(uint64(m.rev), uint64(m.compactRev)))
 	b = appendField(b, fieldIdentity, uvarints(m.clusterID, m.memberID))
-	return appendField(b, fieldConfState, m.confState)
+	b = appendField(b, fieldConfState, m.confState)
+	if m.hasRolling {
+		b = appendField(b, fieldRolling, binary.LittleEndian.AppendUint64(nil, m.rolling))
+	}
+	return b
 }
 
 func (m *meta) decode(b []byte) error {
@@ -87,6 +94,11 @@ func (m *meta) decode(b []byte) error {
 			m.clusterID, m.memberID = u.next(), u.next()
 		case fieldConfState:
 			m.confState = append([]byte(nil), p...)
+		case fieldRolling:
+			if len(p) != 8 {
+				return fmt.Errorf("engine: checkpoint field of %d bytes for a hash", len(p))
+			}
+			m.rolling, m.hasRolling = binary.LittleEndian.Uint64(p), true
 		default:
 			return fmt.Errorf("engine: checkpoint has unknown field %d", typ)
 		}

@@ -269,6 +269,9 @@ func hasPut(req *pb.TxnRequest) bool {
 // ReadTxn executes a transaction without writes at the applied state and appends
 // the body of its response to dst.
 func (e *Engine) ReadTxn(req *pb.TxnRequest, dst []byte) (body []byte, rev int64, err error) {
+	if err := e.servable(); err != nil {
+		return dst, 0, err
+	}
 	start := len(dst)
 	k, pin := e.read()
 	defer pin.Release()
