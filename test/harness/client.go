@@ -11,13 +11,14 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// requestLimit ends a request that a server does not answer; a whole test has less to do than that.
-const requestLimit = 30 * time.Second
+// testLimit ends the requests of a test whose server does not answer. It is long because a parallel subtest begins
+// only when one of the package's other tests has left its place.
+const testLimit = 4 * time.Minute
 
-// Context ends when the test does, and at the latest after the limit for requests.
+// Context ends when the test does, and at the latest after the limit for a whole test.
 func Context(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), requestLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
 	t.Cleanup(cancel)
 	return ctx
 }
