@@ -143,7 +143,7 @@ func TestPartitions(t *testing.T) {
 	rest := c.Others(old)
 	_, err := c.Client(t).Put(ctx, "k", "before")
 	check(t, err)
-	c.Net.Isolate(ids(t, old), ids(t, rest...))
+	c.Isolate(t, old)
 	_, err = c.Client(t, rest...).Put(ctx, "k", "after")
 	check(t, err)
 	short, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -156,7 +156,7 @@ func TestPartitions(t *testing.T) {
 	if string(stale.Kvs[0].Value) != "before" {
 		t.Errorf("the cut-off leader has %v", stale.Kvs)
 	}
-	c.Net.Heal()
+	c.Heal(t)
 	resp, err := c.Client(t, old).Get(ctx, "k")
 	check(t, err)
 	if string(resp.Kvs[0].Value) != "after" {

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"crypto/tls"
 	"errors"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +41,8 @@ type Server struct {
 	WorkDir  string
 
 	name    string // in a cluster
+	id      atomic.Uint64
+	tls     *tls.Config // of its clients in a cluster; nil: plain text
 	binary  string
 	args    []string
 	env     []string
