@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quire/cmd/quire/corruption"
 	"quire/disk"
 	"quire/engine"
 	"quire/pagestore"
@@ -34,6 +35,8 @@ type machine struct {
 	// damaged: a bit of the store has flipped. lost: the member does not start with
 	// that and has to be replaced.
 	damaged, lost bool
+	// divergent: its store was changed behind the log's back.
+	divergent bool
 }
 
 // harmed tells whether there is a reason for errors.
@@ -50,6 +53,7 @@ type member struct {
 	step   *raft.Stepper
 	log    *wal.Log
 	hub    *watchfanout.Hub
+	check  *corruption.Continuous
 	events []watchfanout.Event
 	dead   error // why it has to end
 	left   bool  // it was removed
@@ -116,6 +120,9 @@ func (n *machine) turn() {
 	if r>>11&3 == 0 {
 		m.hub.RunPending()
 	}
+	if (w.now+int64(n.place)*5)%roundSteps == 0 {
+		m.compare()
+	}
 	n.look()
 }
 
@@ -181,7 +188,7 @@ func (n *machine) wipe() {
 	}
 	n.w.note("machine %d is wiped of member %d", n.place, n.id)
 	n.disk, n.id, n.founders = disk.NewMem(n.w.rng.Uint64()), 0, nil
-	n.damaged, n.lost = false, false
+	n.damaged, n.lost, n.divergent = false, false, false
 }
 
 // mayBeDamaged: the others can do without it, and only one at a time is.
@@ -317,6 +324,7 @@ func (m *member) open() (err error) {
 		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth, MarkEntries: w.p.markEntries,
 		Transport: wire{m},
 	}, openLog, (*stateMachine)(m))
+	m.check = corruption.NewContinuous(m.compareConfig())
 	return err
 }
 
@@ -344,8 +352,8 @@ func (m *member) propose(op []byte, w engine.Waiter) error {
 // the same index, and gives the log up.
 func (m *member) checkpointed(index uint64) {
 	w := m.n.w
-	if index == 0 {
-		return // only the identity
+	if index == 0 || m.n.divergent {
+		return // only the identity; or compared otherwise
 	}
 	sum := w.fingerprint(m)
 	if sum == 0 {
