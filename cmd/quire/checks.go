@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	pb "quire/api/etcdserverpb"
@@ -106,4 +107,33 @@ func (c *checks) initial(ctx context.Context) error {
 		c.m.log.Error("checkInitialHashKV failed", zap.Error(err), zap.Duration("took", time.Since(began)))
 	}
 	return err
+}
+
+// checkMetrics shows how far the continuous check has come.
+type checkMetrics struct {
+	check            *corruption.Continuous
+	verified, rounds *prometheus.Desc
+}
+
+func newCheckMetrics(c *corruption.Continuous) *checkMetrics {
+	return &checkMetrics{
+		check: c,
+		verified: prometheus.NewDesc("quire_corruption_verified_entry",
+			"The log entry up to which a member is known to be equal to the leader; only the leader knows.", []string{"Remote"}, nil),
+		rounds: prometheus.NewDesc("quire_corruption_rounds_total",
+			"Rounds in which this member, leading, compared others with itself, by whether all were equal.", []string{"result"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *checkMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- c.verified; ch <- c.rounds }
+
+// Collect implements prometheus.Collector.
+func (c *checkMetrics) Collect(ch chan<- prometheus.Metric) {
+	for id, entry := range c.check.Verified() {
+		ch <- prometheus.MustNewConstMetric(c.verified, prometheus.GaugeValue, float64(entry), hex(id))
+	}
+	unequal := c.check.Unequal()
+	ch <- prometheus.MustNewConstMetric(c.rounds, prometheus.CounterValue, float64(c.check.Rounds()-min(unequal, c.check.Rounds())), "equal")
+	ch <- prometheus.MustNewConstMetric(c.rounds, prometheus.CounterValue, float64(unequal), "unequal")
 }
