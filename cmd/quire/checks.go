@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,6 +81,7 @@ func (c *checks) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { c.continuous.Run(ctx) })
+	all.Go(func() { c.endWatches(ctx) })
 	if every := c.m.cfg.CorruptCheck; every > 0 {
 		all.Go(func() { c.hashes.RunPeriodic(ctx, every) })
 	}
@@ -87,6 +89,30 @@ func (c *checks) run(ctx context.Context) {
 		// Of its own, because each belongs to one goroutine.
 		compaction := corruption.NewHashes(c.config(false))
 		all.Go(func() { compaction.RunCompaction(ctx, c.m.cfg.CompactHashCheck) })
+	}
+}
+
+// watchPoll is how often endWatches looks.
+const watchPoll = 250 * time.Millisecond
+
+// endWatches has the watches of this member ended when its own alarm is raised:
+// others can tell what it may have told wrongly.
+func (c *checks) endWatches(ctx context.Context) {
+	t := time.NewTicker(watchPoll)
+	defer t.Stop()
+	for was := false; ; {
+		is := c.m.engine.HasAlarm(pb.AlarmType_CORRUPT) && slices.ContainsFunc(c.m.engine.Alarms(), func(a *pb.AlarmMember) bool {
+			return a.MemberID == c.m.id && a.Alarm == pb.AlarmType_CORRUPT
+		})
+		if is && !was {
+			c.m.hub.Recheck()
+		}
+		was = is
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -76,6 +78,30 @@ func (c *trio) post(t *testing.T, i int, method, body string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// watch opens one; the function returns what has come so far.
+func (c *trio) watch(t *testing.T, i int) (lines func() string) {
+	t.Helper()
+	resp, err := http.Post("http://"+c.addrs[i]+"/v3/watch", "application/json", strings.NewReader(`{"create_request":{"key":"azE="}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	var mu sync.Mutex
+	var text strings.Builder
+	go func() {
+		for from := bufio.NewScanner(resp.Body); from.Scan(); {
+			mu.Lock()
+			text.WriteString(from.Text() + "\n")
+			mu.Unlock()
+		}
+	}()
+	return func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return text.String()
+	}
 }
 
 func (c *trio) put(t *testing.T, i int, key string) string {
@@ -185,6 +211,8 @@ func TestDivergentMember(t *testing.T) {
 	c.restart(t, odd)
 	c.procs[odd].await(t, `"msg":"ready to serve client requests"`)
 	oddID, _, _ := c.status(t, odd)
+	old := c.watch(t, odd)
+	eventually(t, "a watch", func() bool { return strings.Contains(old(), `"created":true`) })
 	for i := range 10 {
 		c.put(t, leader, fmt.Sprint("l", i))
 	}
@@ -204,6 +232,11 @@ func TestDivergentMember(t *testing.T) {
 	}
 	named := fmt.Sprintf(`"alarms":[{"memberID":"%s","alarm":"CORRUPT"}]`, oddID)
 	eventually(t, named, func() bool { return strings.Contains(c.alarms(t, odd), named) })
+	for what, lines := range map[string]func() string{"a watch of before": old, "a watch": c.watch(t, odd)} {
+		eventually(t, what+" is canceled", func() bool {
+			return strings.Contains(lines(), `"canceled":true`) && strings.Contains(lines(), "etcdserver: corrupt cluster")
+		})
+	}
 	c.checkAlarmed(t, leader, odd)
 
 	// Disarming and restarting mend nothing.
