@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -304,15 +303,12 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	return rc
 }
 
-// raftVars is what /debug/vars shows of raft, in the form of its library.
+// raftVars is what /debug/vars shows of raft.
 func (m *member) raftVars() any {
-	s := m.node.Load().Status()
-	state := "StateFollower"
-	if s.IsLeader {
-		state = "StateLeader"
+	if n := m.node.Load(); n != nil {
+		return n.Detail()
 	}
-	hex := func(id uint64) string { return strconv.FormatUint(id, 16) }
-	return map[string]any{"id": hex(s.ID), "lead": hex(s.Lead), "raftState": state, "term": s.Term, "commit": s.Commit, "applied": s.Applied}
+	return nil
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {
