@@ -55,6 +55,7 @@ type member struct {
 	rpc        *rpc.Server
 	see        observation
 	membership *membership.Service
+	checks     *checks
 	leases     *leases
 	watch      *walMetrics
 	timing     *storeMetrics
@@ -154,6 +155,7 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
 		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
 	})
+	m.checks = m.newChecks()
 	if m.rpc, err = rpc.New(m.rpcConfig(reg)); err != nil {
 		return m, err
 	}
