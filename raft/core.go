@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -307,6 +308,9 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 	if etcdraft.IsLocalMsg(m.GetType()) || m.GetTo() != c.cfg.ID {
 		return fmt.Errorf("raft: %v for %x is no message from a peer", m.GetType(), m.GetTo())
 	}
+	if typ := m.GetType(); (typ == raftpb.MsgApp || typ == raftpb.MsgProp) && len(m.GetEntries()) > 0 && !c.gate.takes(entriesBytes(m)) {
+		return errBacklog
+	}
 	switch m.GetType() {
 	case raftpb.MsgProp:
 		if !c.lead.isLeader || !c.admit.admit(m, c.hs.term) || c.leavesFirst(changeIn(m)) {
@@ -331,6 +335,17 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 	}
 	c.drain()
 	return err
+}
+
+// errBacklog refuses entries of a peer while the log is not written; they are sent
+// again, as if the network had lost them.
+var errBacklog = errors.New("raft: the log's writes are too far behind")
+
+func entriesBytes(m *raftpb.Message) (n int) {
+	for _, e := range m.GetEntries() {
+		n += entryMemBytes(e)
+	}
+	return n
 }
 
 // logDurable tells that the log is durable up to pos.

@@ -156,6 +156,7 @@ func (c *core) appendRecord(head, data []byte) Pos {
 	}
 	c.lastPos = pos
 	c.gate.dirty = true
+	c.gate.openBytes += len(head) + len(data)
 	return pos
 }
 

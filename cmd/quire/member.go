@@ -60,6 +60,7 @@ type member struct {
 	watch      *walMetrics
 	timing     *storeMetrics
 	applies    *applyMetrics
+	stall      *stallWatch
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -252,6 +253,7 @@ func (m *member) openRaft() error {
 		if err != nil {
 			return nil, err
 		}
+		m.stall = &stallWatch{log: m.log, wal: l, limit: m.cfg.electionTimeout(), die: m.die}
 		if rec.CutBytes > 0 {
 			m.log.Warn("cut a torn tail off the log", zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
 		}
@@ -269,6 +271,7 @@ func (m *member) openRaft() error {
 		return err
 	}
 	m.node.Store(n)
+	m.stall.start()
 	go func() {
 		<-n.Done()
 		if err := n.Err(); err != nil {
@@ -296,6 +299,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
+		LogStall:     m.stall.check,
 		MoveLeader:   n.TransferLeadership,
 		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
 		Membership:   memberships{m.membership, m},
@@ -479,6 +483,12 @@ func (m *member) close(ctx context.Context) error {
 	var errs []error
 	if m.rpc != nil {
 		m.rpc.Close(ctx)
+	}
+	if m.stall != nil {
+		m.stall.stop()
+	}
+	if len(m.fatal) > 0 && m.transport != nil {
+		m.transport.Close() // first: the log may not let go
 	}
 	if n := m.node.Load(); n != nil {
 		errs = append(errs, n.Stop(ctx))
