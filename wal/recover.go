@@ -37,6 +37,9 @@ type Recovery struct {
 	// once. It stays true until the log is trimmed beyond that place.
 	Doubtful bool
 	DoubtPos Pos
+	// EndFile, EndOff and EndBytes are the place of the newest batch that counts.
+	EndFile          string
+	EndOff, EndBytes int64
 }
 
 // chain is what the next batch must agree with: the prefix rule.
@@ -347,6 +350,7 @@ func (r *reader) accept(seg *segment, off int64, h *batchHeader, payload []byte)
 	c.started, c.seq, c.hash, c.incarnation, c.flags = true, h.seq, h.hash, h.incarnation, h.flags
 	c.durable = max(c.durable, h.durable)
 	r.rec.Batches++
+	r.rec.EndFile, r.rec.EndOff, r.rec.EndBytes = seg.name, off, h.size()
 	if h.flags&flagCut != 0 {
 		r.rec.Doubtful, r.rec.DoubtPos = true, h.pos
 	}

@@ -248,16 +248,16 @@ func (m *member) openRaft() error {
 	default: // new, restored or imported: its log begins with it
 		mode = raft.BootstrapNewLog
 	}
-	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
-		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, OnWrite: m.watch.observe}, replay)
+	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, raft.Found, error) {
+		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, CutDamaged: m.cutsDamaged(), OnWrite: m.watch.observe}, replay)
 		if err != nil {
-			return nil, err
+			return nil, raft.Found{}, err
 		}
 		m.stall = &stallWatch{log: m.log, wal: l, limit: m.cfg.electionTimeout(), die: m.die}
 		if rec.CutBytes > 0 {
-			m.log.Warn("cut a torn tail off the log", zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
+			m.log.Warn("cut a torn or damaged tail off the log", zap.Bool("was-written", rec.Doubtful), zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
 		}
-		return l, nil
+		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	n, err := raft.Open(raft.Config{
 		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
@@ -279,6 +279,12 @@ func (m *member) openRaft() error {
 		}
 	}()
 	return nil
+}
+
+// cutsDamaged: in a cluster the others have what a damaged end of the log held. A
+// member that is alone, or is told to be, goes on without it only in the latter case.
+func (m *member) cutsDamaged() bool {
+	return m.cfg.ForceNewCluster || len(m.engine.Members()) != 1
 }
 
 func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
