@@ -60,6 +60,7 @@ type member struct {
 	watch      *walMetrics
 	timing     *storeMetrics
 	applies    *applyMetrics
+	stall      *stallWatch
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -248,15 +249,16 @@ func (m *member) openRaft() error {
 	default: // new, restored or imported: its log begins with it
 		mode = raft.BootstrapNewLog
 	}
-	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
-		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, OnWrite: m.watch.observe}, replay)
+	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, raft.Found, error) {
+		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, CutDamaged: m.cutsDamaged(), OnWrite: m.watch.observe}, replay)
 		if err != nil {
-			return nil, err
+			return nil, raft.Found{}, err
 		}
+		m.stall = &stallWatch{log: m.log, wal: l, limit: m.cfg.electionTimeout(), die: m.die}
 		if rec.CutBytes > 0 {
-			m.log.Warn("cut a torn tail off the log", zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
+			m.log.Warn("cut a torn or damaged tail off the log", zap.Bool("was-written", rec.Doubtful), zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
 		}
-		return l, nil
+		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	n, err := raft.Open(raft.Config{
 		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
@@ -270,6 +272,7 @@ func (m *member) openRaft() error {
 		return err
 	}
 	m.node.Store(n)
+	m.stall.start()
 	go func() {
 		<-n.Done()
 		if err := n.Err(); err != nil {
@@ -277,6 +280,12 @@ func (m *member) openRaft() error {
 		}
 	}()
 	return nil
+}
+
+// cutsDamaged: in a cluster the others have what a damaged end of the log held. A
+// member that is alone, or is told to be, goes on without it only in the latter case.
+func (m *member) cutsDamaged() bool {
+	return m.cfg.ForceNewCluster || len(m.engine.Members()) != 1
 }
 
 func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
@@ -297,6 +306,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
+		LogStall:     m.stall.check,
 		MoveLeader:   n.TransferLeadership,
 		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
 		Membership:   memberships{m.membership, m},
@@ -477,6 +487,12 @@ func (m *member) close(ctx context.Context) error {
 	var errs []error
 	if m.rpc != nil {
 		m.rpc.Close(ctx)
+	}
+	if m.stall != nil {
+		m.stall.stop()
+	}
+	if len(m.fatal) > 0 && m.transport != nil {
+		m.transport.Close() // first: the log may not let go
 	}
 	if n := m.node.Load(); n != nil {
 		errs = append(errs, n.Stop(ctx))

@@ -34,6 +34,9 @@ type machine struct {
 	// damaged: a bit of the store has flipped. lost: the member does not start with
 	// that and has to be replaced.
 	damaged, lost bool
+	// logDamaged: the bit was one of the log. If it was in the last batch the member
+	// goes on, and is no longer damaged when the others have made that good.
+	logDamaged bool
 }
 
 // harmed tells whether there is a reason for errors.
@@ -116,6 +119,9 @@ func (n *machine) turn() {
 	if r>>11&3 == 0 {
 		m.hub.RunPending()
 	}
+	if n.logDamaged && !m.raft.Status().IsDoubtful {
+		n.damaged, n.logDamaged = false, false
+	}
 	n.look()
 }
 
@@ -164,7 +170,11 @@ func (n *machine) crash(why string, process bool) {
 	n.disk = n.disk.Crash(c)
 	n.m, n.powerAt = nil, 0
 	if w.faulty && w.percent(8) && n.mayBeDamaged() {
-		n.damage()
+		if w.percent(50) {
+			n.damageLog()
+		} else {
+			n.damage()
+		}
 	}
 	n.startAt = w.now + int64(1+w.rng.IntN(100))
 	if w.percent(20) {
@@ -181,7 +191,7 @@ func (n *machine) wipe() {
 	}
 	n.w.note("machine %d is wiped of member %d", n.place, n.id)
 	n.disk, n.id, n.founders = disk.NewMem(n.w.rng.Uint64()), 0, nil
-	n.damaged, n.lost = false, false
+	n.damaged, n.logDamaged, n.lost = false, false, false
 }
 
 // mayBeDamaged: the others can do without it, and only one at a time is.
@@ -197,8 +207,25 @@ func (n *machine) mayBeDamaged() bool {
 	return true
 }
 
-// damage flips a bit of the store at rest. The log is left alone: what a flip in
-// its last batch may do to a promise is not decided here.
+// damageLog flips a bit in the log's newest batch at rest, which the log's own
+// checks of what was durable do not cover, or in another one.
+func (n *machine) damageLog() {
+	rec, err := wal.Check(n.disk)
+	if err != nil || rec.EndFile == "" {
+		return
+	}
+	off, size := rec.EndOff, rec.EndBytes
+	if n.w.percent(10) {
+		off, size = 4096, rec.EndOff+rec.EndBytes-4096
+	}
+	bit := off*8 + n.w.rng.Int64N(size*8)
+	n.disk.FlipBit(rec.EndFile, bit)
+	n.damaged, n.logDamaged = true, true
+	n.w.stats.Damaged++
+	n.w.note("machine %d: bit %d of %s flips", n.place, bit, rec.EndFile)
+}
+
+// damage flips a bit of the store at rest.
 func (n *machine) damage() {
 	type file struct {
 		name string
@@ -246,6 +273,10 @@ func (n *machine) start() {
 		err = m.dead
 	}
 	w.note("member %d starts, run %d", n.id, m.run)
+	if err == nil && m.raft.Status().IsDoubtful {
+		w.stats.Doubts++
+		w.note("member %d is in doubt", n.id)
+	}
 	n.m = m
 	switch {
 	case err == nil:
@@ -301,14 +332,14 @@ func (m *member) open() (err error) {
 			mode = raft.BootstrapNewLog
 		}
 	}
-	openLog := func(replay func(wal.Pos, []byte) error) (raft.Log, error) {
-		l, _, err := wal.Open(n.disk, wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
-			Manual: true, LogID: n.id, MustExist: mode == raft.RefuseNewLog}, replay)
+	openLog := func(replay func(wal.Pos, []byte) error) (raft.Log, raft.Found, error) {
+		l, rec, err := wal.Open(n.disk, wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
+			Manual: true, LogID: n.id, MustExist: mode == raft.RefuseNewLog, CutDamaged: len(e.Members()) != 1}, replay)
 		if err != nil {
-			return nil, err
+			return nil, raft.Found{}, err
 		}
 		m.log = l
-		return l, nil
+		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	m.raft, m.step, err = raft.OpenManual(raft.Config{
 		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run,

@@ -97,7 +97,7 @@ func (op *operator) settle() {
 func (op *operator) replace() {
 	w := op.w
 	for _, n := range w.machines {
-		if !n.lost && (!n.damaged || w.faulty) {
+		if !n.lost && (!n.damaged || n.logDamaged || w.faulty) {
 			continue
 		}
 		if n.m != nil {

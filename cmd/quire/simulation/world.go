@@ -38,7 +38,8 @@ type Stats struct {
 	Terms    int
 	Renewals int
 	Expired  int // leases
-	Damaged  int // machines of whose store a bit has flipped
+	Damaged  int // machines of whose store or log a bit has flipped
+	Doubts   int // members that started without the end of their log
 }
 
 // Violation is what a run ends with if something that must hold does not.
@@ -265,4 +266,5 @@ func (s *Stats) add(o Stats) {
 	s.Renewals += o.Renewals
 	s.Expired += o.Expired
 	s.Damaged += o.Damaged
+	s.Doubts += o.Doubts
 }
