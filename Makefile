@@ -51,12 +51,12 @@ check:
 	$(LINT) staticcheck -checks inherit,-SA1019,-SA4016 $$($(GO) list ./... | grep -v '^quire/api')
 
 test-root:
-	$(GO) test -tags '$(TAGS)' -ldflags=-checklinkname=0 ./...
+	$(GO) test -timeout 20m -tags '$(TAGS)' -ldflags=-checklinkname=0 ./...
 
 test-modules: build
 	@set -e; for m in $(MODULES); do \
 		echo "== $$m"; \
-		(cd $$m && $(GO) vet ./... && QUIRE_BIN=$(CURDIR)/bin/quire $(GO) test ./...); \
+		(cd $$m && $(GO) vet ./... && QUIRE_BIN=$(CURDIR)/bin/quire $(GO) test -timeout 20m ./...); \
 	done
 
 # etcd's own end-to-end tests against bin/quire; ARGS='-run ^TestKV' for some of them.
