@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	pb "quire/api/etcdserverpb"
@@ -79,6 +81,7 @@ func (c *checks) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { c.continuous.Run(ctx) })
+	all.Go(func() { c.endWatches(ctx) })
 	if every := c.m.cfg.CorruptCheck; every > 0 {
 		all.Go(func() { c.hashes.RunPeriodic(ctx, every) })
 	}
@@ -86,6 +89,30 @@ func (c *checks) run(ctx context.Context) {
 		// Of its own, because each belongs to one goroutine.
 		compaction := corruption.NewHashes(c.config(false))
 		all.Go(func() { compaction.RunCompaction(ctx, c.m.cfg.CompactHashCheck) })
+	}
+}
+
+// watchPoll is how often endWatches looks.
+const watchPoll = 250 * time.Millisecond
+
+// endWatches has the watches of this member ended when its own alarm is raised:
+// others can tell what it may have told wrongly.
+func (c *checks) endWatches(ctx context.Context) {
+	t := time.NewTicker(watchPoll)
+	defer t.Stop()
+	for was := false; ; {
+		is := c.m.engine.HasAlarm(pb.AlarmType_CORRUPT) && slices.ContainsFunc(c.m.engine.Alarms(), func(a *pb.AlarmMember) bool {
+			return a.MemberID == c.m.id && a.Alarm == pb.AlarmType_CORRUPT
+		})
+		if is && !was {
+			c.m.hub.Recheck()
+		}
+		was = is
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
 	}
 }
 
@@ -106,4 +133,33 @@ func (c *checks) initial(ctx context.Context) error {
 		c.m.log.Error("checkInitialHashKV failed", zap.Error(err), zap.Duration("took", time.Since(began)))
 	}
 	return err
+}
+
+// checkMetrics shows how far the continuous check has come.
+type checkMetrics struct {
+	check            *corruption.Continuous
+	verified, rounds *prometheus.Desc
+}
+
+func newCheckMetrics(c *corruption.Continuous) *checkMetrics {
+	return &checkMetrics{
+		check: c,
+		verified: prometheus.NewDesc("quire_corruption_verified_entry",
+			"The log entry up to which a member is known to be equal to the leader; only the leader knows.", []string{"Remote"}, nil),
+		rounds: prometheus.NewDesc("quire_corruption_rounds_total",
+			"Rounds in which this member, leading, compared others with itself, by whether all were equal.", []string{"result"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *checkMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- c.verified; ch <- c.rounds }
+
+// Collect implements prometheus.Collector.
+func (c *checkMetrics) Collect(ch chan<- prometheus.Metric) {
+	for id, entry := range c.check.Verified() {
+		ch <- prometheus.MustNewConstMetric(c.verified, prometheus.GaugeValue, float64(entry), hex(id))
+	}
+	unequal := c.check.Unequal()
+	ch <- prometheus.MustNewConstMetric(c.rounds, prometheus.CounterValue, float64(c.check.Rounds()-min(unequal, c.check.Rounds())), "equal")
+	ch <- prometheus.MustNewConstMetric(c.rounds, prometheus.CounterValue, float64(unequal), "unequal")
 }

@@ -133,7 +133,11 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		Header:           rpc.HeaderBody(m.cid, m.id, m.term),
 		ProgressInterval: c.WatchProgress,
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
-		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
+		OnHistoryError: func(err error) {
+			if !errors.Is(err, engine.ErrCorrupt) { // the alarm was logged
+				log.Error("cannot read the watch history", zap.Error(err))
+			}
+		},
 	})
 	if err := m.openTransport(); err != nil {
 		return m, err

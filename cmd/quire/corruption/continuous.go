@@ -32,6 +32,7 @@ type Continuous struct {
 	doubtful int             // rounds in a row that nobody could decide
 	told     map[uint64]bool // whose divergence was logged, until the alarm is raised
 	rounds   atomic.Uint64
+	unequal  atomic.Uint64 // of the rounds, those that found a difference
 	mu       struct {
 		sync.Mutex
 		equal map[uint64]engine.RollingMark // the newest that a member has had in common with this one
@@ -77,6 +78,9 @@ func (c *Continuous) Verified() map[uint64]uint64 {
 // Rounds is the number of those in which somebody was asked.
 func (c *Continuous) Rounds() uint64 { return c.rounds.Load() }
 
+// Unequal is the number of those that found a difference.
+func (c *Continuous) Unequal() uint64 { return c.unequal.Load() }
+
 func (c *Continuous) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,6 +113,7 @@ func (c *Continuous) Round(ctx context.Context) {
 		c.doubtful = 0
 		return
 	}
+	c.unequal.Add(1)
 	v = c.look(ctx, c.cfg.others())
 	c.judge(ctx, decide(len(c.cfg.Members()), c.cfg.Self, v.ballots()))
 }

@@ -40,6 +40,8 @@ type Stats struct {
 	Expired  int // leases
 	Damaged  int // machines of whose store or log a bit has flipped
 	Doubts   int // members that started without the end of their log
+	Compared int // rounds in which members were compared
+	Named    int // members that were made divergent, and found
 }
 
 // Violation is what a run ends with if something that must hold does not.
@@ -73,6 +75,7 @@ type world struct {
 	leaders  map[uint64]uint64 // by term
 	cuts     map[uint64]uint64 // fingerprint by index, of checkpoints
 	floor    int64             // highest rank that was acknowledged
+	diverged bool              // a member was made to differ
 	stats    Stats
 }
 
@@ -131,6 +134,7 @@ func Run(o Options) (stats Stats, err error) {
 	}
 	w.faulty = false
 	w.recover()
+	w.diverge()
 	w.stats.Steps, w.stats.Terms, w.stats.Entries = w.now, len(w.leaders), w.ref.engine.AppliedIndex()
 	return w.stats, nil
 }
@@ -267,4 +271,6 @@ func (s *Stats) add(o Stats) {
 	s.Expired += o.Expired
 	s.Damaged += o.Damaged
 	s.Doubts += o.Doubts
+	s.Compared += o.Compared
+	s.Named += o.Named
 }
