@@ -39,6 +39,8 @@ type Stats struct {
 	Renewals int
 	Expired  int // leases
 	Damaged  int // machines of whose store or log a bit has flipped
+	Rebuilt  int // stores
+	Lost     int // members that had to be replaced
 	Doubts   int // members that started without the end of their log
 }
 
@@ -267,4 +269,6 @@ func (s *Stats) add(o Stats) {
 	s.Expired += o.Expired
 	s.Damaged += o.Damaged
 	s.Doubts += o.Doubts
+	s.Rebuilt += o.Rebuilt
+	s.Lost += o.Lost
 }
