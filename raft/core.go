@@ -170,6 +170,11 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 	if c.err != nil {
 		return c.err
 	}
+	if c.cfg.Replaced {
+		if err := c.awaitLog(); err != nil {
+			return err
+		}
+	}
 	if c.cfg.StandAlone {
 		if err := c.standAlone(); err != nil {
 			return err

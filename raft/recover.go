@@ -237,6 +237,12 @@ func (r *recovery) checkApplied(applied entryID) error {
 		r.w.reset(applied)
 		r.needBase = true
 		return nil
+	case r.cfg.Replaced && applied.index > r.w.trim.index:
+		// The state is one that was committed, and includes what the log has up to
+		// there. What the log has behind an entry of another term never will be.
+		r.w.reset(applied)
+		r.needBase = true
+		return nil
 	case applied.index > last && r.doubtful:
 		// What is applied was committed. The leader has what comes after it.
 		r.w.reset(applied)

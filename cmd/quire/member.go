@@ -61,6 +61,8 @@ type member struct {
 	timing     *storeMetrics
 	applies    *applyMetrics
 	stall      *stallWatch
+	replaced   bool        // the store, by rebuild, at this start
+	ailing     atomic.Bool // the store was found damaged
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -188,7 +190,7 @@ func (m *member) openTokens() (err error) {
 // before anything else happens, so that other flags at a later start change
 // nothing, as in etcd.
 func (m *member) openEngine(ctx context.Context) (err error) {
-	if m.engine, err = engine.Open(m.dirs[0], m.engineOptions()); err != nil {
+	if err := m.openStore(ctx); err != nil {
 		return err
 	}
 	if m.id, m.cid = m.engine.MemberID(), m.engine.ClusterID(); m.id != 0 {
@@ -228,6 +230,7 @@ func (m *member) engineOptions() engine.Options {
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
 		OnTimed:           m.timing.observe,
+		OnDamage:          m.damaged,
 		OnFatal:           m.die,
 		Logger:            m.log,
 	}
@@ -265,7 +268,7 @@ func (m *member) openRaft() error {
 		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	n, err := raft.Open(raft.Config{
-		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
+		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster, Replaced: m.replaced,
 		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: int(m.cfg.SnapshotCatchUp), AdvanceTicks: m.cfg.ElectionTickAdvance,
@@ -276,6 +279,9 @@ func (m *member) openRaft() error {
 		return err
 	}
 	m.node.Store(n)
+	if err := m.rebuilt(); err != nil {
+		return err
+	}
 	m.stall.start()
 	go func() {
 		<-n.Done()

@@ -58,6 +58,9 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 	}
 	stopLevel()
 	l.Close()
+	if errors.Is(err, errStoreDamaged) && s.ended == nil {
+		fmt.Fprintln(os.Stderr, startAgain(args, os.Environ()))
+	}
 	if err != nil {
 		return exitFault
 	}

@@ -222,7 +222,10 @@ func (n *machine) damageLog() {
 		return
 	}
 	off, size := rec.EndOff, rec.EndBytes
-	if n.w.percent(10) {
+	switch k := n.w.rng.IntN(10); {
+	case k < 7: // a block is mostly padding
+		size = 512
+	case k == 9:
 		off, size = 4096, rec.EndOff+rec.EndBytes-4096
 	}
 	bit := off*8 + n.w.rng.Int64N(size*8)
@@ -292,8 +295,12 @@ func (n *machine) start() {
 		n.crash("power cut at the start", false)
 	case n.disk.Faulted() > n.faulted:
 		n.crash("disk error at the start", w.percent(50))
+	case errors.Is(err, errNotYet):
+		n.m, n.startAt = nil, w.now+int64(10+w.rng.IntN(50))
+		w.note("member %d: %s", n.id, err.Error())
 	case n.damaged:
 		n.m, n.lost = nil, true
+		w.stats.Lost++
 		w.note("member %d is lost: %s", n.id, err.Error())
 	default:
 		w.fail("member %d does not start: %v", n.id, err)
@@ -320,7 +327,7 @@ func (n *machine) diskFault() {
 
 func (m *member) open() (err error) {
 	n, w := m.n, m.n.w
-	m.engine, err = engine.Open(disk.Sub(n.disk, "store"), m.engineOptions())
+	replaced, err := m.openStore()
 	if err != nil {
 		return err
 	}
@@ -349,13 +356,16 @@ func (m *member) open() (err error) {
 		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	m.raft, m.step, err = raft.OpenManual(raft.Config{
-		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run,
+		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run, Replaced: replaced,
 		HeartbeatMillis: int(tickSteps * stepNanos / int64(time.Millisecond)), ElectionMillis: int(electionTicks * tickSteps * stepNanos / int64(time.Millisecond)),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth, MarkEntries: w.p.markEntries,
 		Transport: wire{m},
 	}, openLog, (*stateMachine)(m))
 	m.check = corruption.NewContinuous(m.compareConfig())
+	if err == nil && replaced {
+		err = m.rebuilt()
+	}
 	return err
 }
 
@@ -367,7 +377,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionBatch: 3, Workers: 1,
 		Pages: pagestore.Options{SegmentBytes: w.p.segmentBytes, PageBytes: 4 << 10, CacheBytes: 32 << 10, DirtyBytes: 64 << 10, NoSpaceBytes: 16 << 10, Inline: true,
 			Nonce: func() uint64 { m.nonce += 0x9e3779b97f4a7c15; return m.nonce }},
-		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, Now: n.now,
+		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, OnDamage: m.damaged, Now: n.now,
 	}
 }
 
