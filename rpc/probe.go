@@ -37,18 +37,22 @@ func (p *probe) run(ctx context.Context) error {
 }
 
 // makeProbes returns the checks behind /livez (is this process worth keeping) and
-// /readyz (should it get traffic), as etcd has them. NOSPACE fails neither: reads
-// still work.
+// /readyz (should it get traffic), as etcd has them, and one more: log_write
+// fails while the log's disk stalls. NOSPACE fails neither: reads still work.
 func (s *Server) makeProbes() []*probe {
 	stale := func(ctx context.Context) error { return s.tryRead(ctx, true) }
 	fresh := func(ctx context.Context) error { return s.tryRead(ctx, false) }
-	return []*probe{
+	probes := []*probe{
 		{root: "/livez", name: "serializable_read", check: stale},
 		{root: "/readyz", name: "data_corruption", check: s.checkCorruption},
 		{root: "/readyz", name: "serializable_read", check: stale},
 		{root: "/readyz", name: "linearizable_read", check: fresh},
 		{root: "/readyz", name: "non_learner", check: s.checkNotLearner},
 	}
+	if stall := s.cfg.LogStall; stall != nil {
+		probes = append(probes, &probe{root: "/readyz", name: "log_write", check: func(context.Context) error { return stall() }})
+	}
+	return probes
 }
 
 // addProbes serves the checks, each under a sub-path too.

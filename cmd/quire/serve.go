@@ -58,6 +58,9 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 	}
 	stopLevel()
 	l.Close()
+	if errors.Is(err, errStoreDamaged) && s.ended == nil {
+		fmt.Fprintln(os.Stderr, startAgain(args, os.Environ()))
+	}
 	if err != nil {
 		return exitFault
 	}
@@ -298,7 +301,24 @@ func (s *server) stop() error {
 		return nil
 	}
 	s.log.Info("closing etcd server", zap.String("name", s.cfg.Name), zap.String("data-dir", s.cfg.DataDir))
-	err := s.member.close(ctx)
+	err := s.closeMember(ctx)
 	s.log.Info("closed etcd server", zap.String("name", s.cfg.Name), zap.String("data-dir", filepath.Clean(s.cfg.DataDir)))
 	return err
+}
+
+// closeMember closes the member, but does not wait for a disk that does not
+// answer: the process ends without it, as after a kill.
+func (s *server) closeMember(ctx context.Context) error {
+	limit := orderlyStop
+	if len(s.member.fatal) > 0 {
+		limit = fatalStop
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.member.close(ctx) }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("the member cannot be closed within %v; the process ends without that", limit)
+	}
 }

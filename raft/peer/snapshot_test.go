@@ -69,6 +69,10 @@ func (s *fakeSnapshots) setFault(err error) {
 	s.fail = err
 }
 
+func (s *fakeSnapshots) Offer(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
+	return 7, 3, nil, atLeast <= 7
+}
+
 func (s *fakeSnapshots) Manifest(index, _ uint64) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
