@@ -89,3 +89,12 @@ func (n *Node) Progress() map[uint64]Index {
 	n.exit(true)
 	return m
 }
+
+// Detail returns the library's own status, which says more and marshals itself to
+// JSON. It waits for the core.
+func (n *Node) Detail() etcdraft.Status {
+	n.mu.Lock()
+	s := n.mu.c.rn.Status()
+	n.exit(true)
+	return s
+}

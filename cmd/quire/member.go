@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +55,7 @@ type member struct {
 	rpc        *rpc.Server
 	see        observation
 	membership *membership.Service
+	checks     *checks
 	leases     *leases
 	watch      *walMetrics
 	timing     *storeMetrics
@@ -135,7 +135,11 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		Header:           rpc.HeaderBody(m.cid, m.id, m.term),
 		ProgressInterval: c.WatchProgress,
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
-		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
+		OnHistoryError: func(err error) {
+			if !errors.Is(err, engine.ErrCorrupt) { // the alarm was logged
+				log.Error("cannot read the watch history", zap.Error(err))
+			}
+		},
 	})
 	if err := m.openTransport(); err != nil {
 		return m, err
@@ -158,6 +162,7 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
 		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
 	})
+	m.checks = m.newChecks()
 	if m.rpc, err = rpc.New(m.rpcConfig(reg)); err != nil {
 		return m, err
 	}
@@ -320,15 +325,12 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	return rc
 }
 
-// raftVars is what /debug/vars shows of raft, in the form of its library.
+// raftVars is what /debug/vars shows of raft.
 func (m *member) raftVars() any {
-	s := m.node.Load().Status()
-	state := "StateFollower"
-	if s.IsLeader {
-		state = "StateLeader"
+	if n := m.node.Load(); n != nil {
+		return n.Detail()
 	}
-	hex := func(id uint64) string { return strconv.FormatUint(id, 16) }
-	return map[string]any{"id": hex(s.ID), "lead": hex(s.Lead), "raftState": state, "term": s.Term, "commit": s.Commit, "applied": s.Applied}
+	return nil
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {

@@ -42,6 +42,7 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 	p.counter("etcd_server_heartbeat_send_failures_total", "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
 		func() float64 { return float64(m.transport.LateHeartbeats()) })
 	p.add(newPeerMetrics(m.transport, m.id))
+	p.add(newCheckMetrics(m.checks.continuous))
 	for name, help := range versionTwo {
 		p.counter(name, help, zero)
 	}

@@ -148,6 +148,8 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	defer stopCompactor()
 	stopVersions := background(s.member.membership.Watch)
 	defer stopVersions()
+	stopChecks := background(s.member.checks.run)
+	defer stopChecks()
 	s.log.Info("notifying init daemon")
 	if err := notifyInit("READY=1"); err != nil {
 		s.log.Warn("failed to notify systemd for readiness", zap.Error(err))
@@ -253,9 +255,15 @@ func (s *server) openMember(signals <-chan os.Signal) (done bool, err error) {
 	defer cancel()
 	opened := make(chan error, 1)
 	var m *member
+	isNew := !s.cfg.initialised() // it has nothing to compare
 	go func() {
 		var err error
 		m, err = openMember(ctx, s.cfg, surroundings{log: s.log, reg: s.reg, see: s.see, peerTLS: s.ports.tls.dialPeers()})
+		if err == nil && !isNew {
+			if err = m.checks.initial(ctx); err != nil {
+				err = errors.Join(err, m.close(context.Background()))
+			}
+		}
 		opened <- err
 	}()
 	select {

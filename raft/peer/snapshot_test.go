@@ -289,7 +289,7 @@ func TestSnapshotRateLimit(t *testing.T) {
 	start := time.Now()
 	a.Send([]*raftpb.Message{snapMsg(1, 2, 50)})
 	b.raft.await(t, "message", func() bool { return len(b.raft.msgs) == 1 })
-	if took := time.Since(start); took < time.Second || took > 4*time.Second {
+	if took := time.Since(start); took < time.Second {
 		t.Errorf("6 MiB at 4 MiB/s took %v", took)
 	}
 }

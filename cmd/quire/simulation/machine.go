@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quire/cmd/quire/corruption"
 	"quire/disk"
 	"quire/engine"
 	"quire/pagestore"
@@ -37,6 +38,8 @@ type machine struct {
 	// logDamaged: the bit was one of the log. If it was in the last batch the member
 	// goes on, and is no longer damaged when the others have made that good.
 	logDamaged bool
+	// divergent: its store was changed behind the log's back.
+	divergent bool
 }
 
 // harmed tells whether there is a reason for errors.
@@ -53,6 +56,7 @@ type member struct {
 	step   *raft.Stepper
 	log    *wal.Log
 	hub    *watchfanout.Hub
+	check  *corruption.Continuous
 	events []watchfanout.Event
 	dead   error // why it has to end
 	left   bool  // it was removed
@@ -121,6 +125,9 @@ func (n *machine) turn() {
 	}
 	if n.logDamaged && !m.raft.Status().IsDoubtful {
 		n.damaged, n.logDamaged = false, false
+	}
+	if (w.now+int64(n.place)*5)%roundSteps == 0 {
+		m.compare()
 	}
 	n.look()
 }
@@ -191,7 +198,7 @@ func (n *machine) wipe() {
 	}
 	n.w.note("machine %d is wiped of member %d", n.place, n.id)
 	n.disk, n.id, n.founders = disk.NewMem(n.w.rng.Uint64()), 0, nil
-	n.damaged, n.logDamaged, n.lost = false, false, false
+	n.damaged, n.logDamaged, n.lost, n.divergent = false, false, false, false
 }
 
 // mayBeDamaged: the others can do without it, and only one at a time is.
@@ -358,6 +365,7 @@ func (m *member) open() (err error) {
 	if err == nil && replaced {
 		err = m.rebuilt()
 	}
+	m.check = corruption.NewContinuous(m.compareConfig())
 	return err
 }
 
@@ -385,8 +393,8 @@ func (m *member) propose(op []byte, w engine.Waiter) error {
 // the same index, and gives the log up.
 func (m *member) checkpointed(index uint64) {
 	w := m.n.w
-	if index == 0 {
-		return // only the identity
+	if index == 0 || m.n.divergent {
+		return // only the identity; or compared otherwise
 	}
 	sum := w.fingerprint(m)
 	if sum == 0 {

@@ -42,6 +42,8 @@ type Stats struct {
 	Rebuilt  int // stores
 	Lost     int // members that had to be replaced
 	Doubts   int // members that started without the end of their log
+	Compared int // rounds in which members were compared
+	Named    int // members that were made divergent, and found
 }
 
 // Violation is what a run ends with if something that must hold does not.
@@ -75,6 +77,7 @@ type world struct {
 	leaders  map[uint64]uint64 // by term
 	cuts     map[uint64]uint64 // fingerprint by index, of checkpoints
 	floor    int64             // highest rank that was acknowledged
+	diverged bool              // a member was made to differ
 	stats    Stats
 }
 
@@ -133,6 +136,7 @@ func Run(o Options) (stats Stats, err error) {
 	}
 	w.faulty = false
 	w.recover()
+	w.diverge()
 	w.stats.Steps, w.stats.Terms, w.stats.Entries = w.now, len(w.leaders), w.ref.engine.AppliedIndex()
 	return w.stats, nil
 }
@@ -271,4 +275,6 @@ func (s *Stats) add(o Stats) {
 	s.Doubts += o.Doubts
 	s.Rebuilt += o.Rebuilt
 	s.Lost += o.Lost
+	s.Compared += o.Compared
+	s.Named += o.Named
 }
