@@ -137,14 +137,61 @@ func TestDoubtStays(t *testing.T) {
 	}
 }
 
-// TestDoubtOfTwo: where everybody is needed anyway a member in doubt votes.
+// TestDoubtOfTwo: where everybody is needed anyway a member in doubt votes, and says
+// that it is in doubt. It does not campaign there either.
 func TestDoubtOfTwo(t *testing.T) {
 	p := inDoubt(t, 1, 2)
 	for range 40 {
 		p.st.Tick()
 	}
-	if len(p.take(raftpb.MsgPreVote)) == 0 {
-		t.Error("does not campaign")
+	if m := p.take(raftpb.MsgPreVote); len(m) != 0 {
+		t.Errorf("campaigns: %v", m)
+	}
+	p.step(&raftpb.Message{Type: raftpb.MsgVote.Enum(), From: new(uint64(2)), Term: new(uint64(9)), Index: new(uint64(90)), LogTerm: new(uint64(8))})
+	p.settle()
+	if m := p.take(raftpb.MsgVoteResp); len(m) != 1 || m[0].GetReject() || !isGrant(m[0]) || string(m[0].GetContext()) != "doubt" {
+		t.Errorf("votes %v", m)
+	}
+}
+
+// TestGrantsInDoubt: a candidate counts the grant of a member in doubt only where
+// there are two voters, and no change of that may have been committed.
+func TestGrantsInDoubt(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		voters []uint64
+		change bool
+		wins   bool
+	}{{"of two", []uint64{1, 2}, false, true}, {"of three", []uint64{1, 2, 3}, false, false}, {"of two, perhaps of three", []uint64{1, 2}, true, false}} {
+		p := newPeers(t, tc.voters, nil)
+		p.settle()
+		p.heartbeat(2, 5)
+		p.settle()
+		term := uint64(5)
+		e := &raftpb.Entry{Term: &term, Index: new(uint64(2))}
+		if tc.change {
+			_, data, err := frameConfChange(confChangeBytes(t, raftpb.ConfChangeAddNode, 3), []byte{frameLocal})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Type, e.Data = raftpb.EntryConfChangeV2.Enum(), data
+		}
+		p.append(5, 1, 1, 1, e)
+		p.settle()
+		for range 25 {
+			p.st.Tick()
+		}
+		p.settle()
+		for _, typ := range []raftpb.MessageType{raftpb.MsgPreVoteResp, raftpb.MsgVoteResp} {
+			err := p.n.Step(&raftpb.Message{Type: typ.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(6)), Context: []byte("doubt")})
+			if got := !errors.Is(err, errInDoubt); got != tc.wins {
+				t.Errorf("%s: %v counts: %v, %v", tc.name, typ, got, err)
+			}
+			p.settle()
+		}
+		if got := p.n.Status().IsLeader; got != tc.wins {
+			t.Errorf("%s: leads: %v", tc.name, got)
+		}
 	}
 }
 
