@@ -175,6 +175,7 @@ type Engine struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	fatal  sync.Once
+	opened atomic.Bool // Open has succeeded
 }
 
 // Open recovers the engine from fsys, or bootstraps an empty one.
@@ -200,6 +201,7 @@ func Open(fsys disk.FS, opts Options) (*Engine, error) {
 	}
 	e.checkpoint.init(e)
 	e.transfers.tidy()
+	e.opened.Store(true)
 	return e, nil
 }
 
@@ -219,7 +221,8 @@ func (e *Engine) openStore(dir disk.FS, owner *Engine) error {
 	po.Hint = hintOf
 	po.OnFatal = owner.die
 	po.OnNoSpace = owner.onNoSpace
-	po.OnDamage = owner.opts.OnDamage
+	var store *pagestore.Store
+	po.OnDamage = func(err error) { owner.onDamage(store, err) }
 	store, cp, err := pagestore.Open(dir, po)
 	if err != nil {
 		return err

@@ -59,6 +59,14 @@ func IsDamage(err error) bool {
 	return errors.As(err, &damaged)
 }
 
+// onDamage passes on what is found in the store that is in use. In one that is being
+// opened, damage is an error of that.
+func (e *Engine) onDamage(store *pagestore.Store, err error) {
+	if e.opts.OnDamage != nil && e.opened.Load() && e.keys().store == store {
+		e.opts.OnDamage(err)
+	}
+}
+
 // Remains is what can still be told of a damaged store.
 type Remains struct {
 	ClusterID, MemberID uint64

@@ -231,7 +231,7 @@ func (c *core) campaign() {
 		return
 	}
 	c.drain()
-	if !c.mayVote() {
+	if c.doubt != nil && !c.mem.single {
 		return
 	}
 	_ = c.rn.Campaign() // refused when not a voter: nothing to do then
@@ -348,6 +348,9 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 	if isQuestion(m) {
 		c.answerDoubt(m)
 		return nil
+	}
+	if isGrant(m) && len(m.GetContext()) > 0 && !c.countsDoubt() {
+		return errInDoubt
 	}
 	if c.doubt != nil {
 		if m = c.screen(m); m == nil {

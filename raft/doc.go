@@ -60,6 +60,7 @@
 //
 // # Queues and their bounds
 //
+//	bytes of peers not yet written      maxBacklog                       full: messages are dropped
 //	operations accepted, not finished   MaxPendingOps, MaxPendingBytes   full: ErrTooManyRequests
 //	reads in the queue                  maxWaitingReads                  full: ErrTooManyRequests
 //	questions under way, confirmed      maxRounds, maxConfirmed          full: reads stay in the queue
@@ -86,6 +87,12 @@
 //
 // This member asks for votes only when its own term and vote are durable.
 // RawNode does not see to that with AsyncStorageWrites, see drain.
+//
+// Where there are other voters, what depends on a new term or vote waits until a
+// second copy of them is durable, whose write began when the first had ended, see
+// vouch. So the second copy's batch vouches for the first, and no damage to one
+// batch of the log makes a member forget them: it is never in an earlier term than
+// it was when it last spoke.
 //
 // A read is answered from a state that includes everything acknowledged before
 // it was asked, by whichever member. Contexts of questions are never reused. A
@@ -114,6 +121,8 @@
 // checkpoint exists. Intent says that the state machine is about to take over a
 // leader's snapshot.
 //
+// Sound, 5 and nothing else, says that what a cut took from the log is there again.
+//
 // The data of an entry is a frame, see frame.go: kind 1 and the operations, or
 // kind 2, the origin of a forwarded batch and the operations. Empty data is a
 // leader's first entry of its term.
@@ -135,12 +144,54 @@
 //
 // Open refuses when log and store cannot belong together; errors.go lists how.
 //
+// # A log whose end was damaged
+//
+// A torn write was never acknowledged, so a log without it is whole. If the log's
+// newest batches were on the disk as a whole and are damaged since (Found.Doubtful;
+// the wal package can tell), entries may be missing that this member acknowledged,
+// and that are committed because of it. What it must not do is help somebody to
+// become the leader who does not have them either. So:
+//
+//   - In doubt a member does not campaign and grants no vote. Where it knows of two
+//     voters only, it grants: nobody is elected there without the other one, whose
+//     log is whole. Its grant says what it is worth, and counts only if the candidate
+//     knows of two voters too and has no change of that in its log.
+//   - It follows as always, and its acknowledgements count: each says what is there
+//     now. Only the leader's idea of what this member had before is wrong, and
+//     RawNode cannot be told. So the member asks, and the leader answers from its own
+//     log, or with a snapshot, see doubt.
+//   - The doubt ends when its log is, durably, the leader's up to where that ended
+//     when it answered. Proof: this member's term is not lower than any in which it
+//     acknowledged anything (see vouch), so the leader's is not either. What it
+//     acknowledged in the leader's term, the leader has, for it came from there. What
+//     it acknowledged before and is committed, the leader has, for it was elected by
+//     voters of whom none was in doubt, or by all. Both lie at or before the end of
+//     the leader's log.
+//   - It is written down: the log remembers the cut, a sound record ends it, and the
+//     log is not trimmed in between. A state machine that is ahead of what is left
+//     of the log is committed; the log then starts behind it.
+//
+// Of an entry at least one copy that was acknowledged must be whole, and the member
+// that has it must take part: with three voters, one of whom is in doubt, the two
+// others are needed.
+//
+// A member that is alone has nobody to ask. Its log is refused, unless StandAlone
+// says to go on with what is there.
+//
+// # A state that came from a peer
+//
+// A state machine whose store was damaged may take the state of a peer before Open
+// (Config.Replaced). It is committed, so that the log has nothing to say against it:
+// where it ends before, or has another entry there, it starts anew behind it.
+//
 // # Failure
 //
 // The first error of the log is final: nothing is acknowledged, sent or applied
 // after it, everybody who waits is dropped, Done is closed, and the process must
 // end. So is a write that takes longer than LogStallMillis. A leader whose write
-// takes longer than an election hands leadership over first. A state machine
+// takes longer than an election hands leadership over first. Heartbeats do not wait
+// for the log, nor does anything else under mu: entries of peers that would fill the
+// log's buffers are refused (maxBacklog), and sent again. A state machine
 // whose membership differs from raft's, and a broken rule between this package
 // and RawNode, are panics.
 //

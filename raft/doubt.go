@@ -36,21 +36,46 @@ func (d *doubt) at(term uint64) {
 var (
 	doubtQuestion = []byte("doubt?")
 	doubtAnswer   = []byte("doubt!")
+	doubtVote     = []byte("doubt")
 )
 
-// mayVote: a member in doubt takes no part in elections, neither as a voter nor as
-// a candidate, unless no leader can be elected without everybody: then each intact
-// log is asked, and refuses who has less.
-func (c *core) mayVote() bool {
-	return c.doubt == nil || len(c.mem.conf.GetVoters()) <= 2
+// maxDoubtVoters: a member in doubt grants votes where nobody is elected without
+// everybody. Its idea of the membership may be as old as its log, so the grant says
+// that it is in doubt, and the candidate looks whether that is so.
+const maxDoubtVoters = 2
+
+// countsDoubt tells whether a grant of a member in doubt counts for this candidate.
+// A change of the membership that is in its log and not applied may have been
+// committed, so that there are others of whom it does not know.
+func (c *core) countsDoubt() bool {
+	if len(c.mem.conf.GetVoters()) > maxDoubtVoters {
+		return false
+	}
+	for i := c.st.ents.len() - 1; i >= 0; i-- {
+		e := *c.st.ents.at(i)
+		if e.GetIndex() <= c.applied {
+			break
+		}
+		if e.GetType() == raftpb.EntryConfChangeV2 {
+			return false
+		}
+	}
+	return true
+}
+
+func isGrant(m *raftpb.Message) bool {
+	typ := m.GetType()
+	return (typ == raftpb.MsgVoteResp || typ == raftpb.MsgPreVoteResp) && !m.GetReject()
 }
 
 // screen looks at a message from a peer while this member is in doubt. It returns
 // what RawNode is to be given, nil: nothing.
 func (c *core) screen(m *raftpb.Message) *raftpb.Message {
 	switch m.GetType() {
-	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
-		if !c.mayVote() {
+	case raftpb.MsgTimeoutNow:
+		return nil
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		if len(c.mem.conf.GetVoters()) > maxDoubtVoters {
 			return nil
 		}
 	case raftpb.MsgHeartbeat:
@@ -66,14 +91,16 @@ func (c *core) screen(m *raftpb.Message) *raftpb.Message {
 
 // withheld are messages that a member in doubt does not send: requests for votes,
 // and that it lacks what the leader believes it to have, which RawNode would answer
-// with the same append again, and again.
+// with the same append again, and again. A grant says that it is one in doubt.
 func (c *core) withheld(m *raftpb.Message) bool {
 	if c.doubt == nil {
 		return false
 	}
 	switch m.GetType() {
 	case raftpb.MsgVote, raftpb.MsgPreVote:
-		return !c.mayVote()
+		return true
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		m.Context = doubtVote
 	case raftpb.MsgAppResp:
 		return m.GetReject()
 	}

@@ -276,7 +276,7 @@ func (m *member) openRaft() error {
 		Logger:    m.log,
 	}, open, &stateMachine{Engine: e, m: m})
 	if err != nil {
-		return err
+		return m.explain(err)
 	}
 	m.node.Store(n)
 	if err := m.rebuilt(); err != nil {

@@ -13,6 +13,7 @@ import (
 	pb "quire/api/etcdserverpb"
 	"quire/engine"
 	"quire/raft/peer"
+	"quire/wal"
 )
 
 // errStoreDamaged ends a member whose store was found damaged and can be rebuilt
@@ -156,4 +157,18 @@ func (m *member) othersSuffice() bool {
 // startAgain makes this process a new one with the same command line.
 func startAgain(args, environ []string) error {
 	return fmt.Errorf("cannot start again: %w", syscall.Exec("/proc/self/exe", args, environ))
+}
+
+// explain adds to a refusal of the log what can be done about it. The log holds what
+// this member has promised to the others: it cannot be made up for by a copy of
+// theirs, as the store can.
+func (m *member) explain(err error) error {
+	if !errors.Is(err, wal.ErrCorrupt) && !errors.Is(err, wal.ErrMissingSegment) {
+		return err
+	}
+	if len(m.engine.Members()) == 1 {
+		return fmt.Errorf("%w; there is no other member: restore a backup, or, if only the end of the log is damaged, start once with --force-new-cluster to go on without it", err)
+	}
+	return fmt.Errorf("%w; replace this member: 'etcdctl member remove %s' at another one, delete this data directory, "+
+		"'etcdctl member add' with this member's peer URLs, and start it with --initial-cluster-state existing", err, hex(m.id))
 }

@@ -428,6 +428,76 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// TestLaterVersion: with a member that speaks later versions too the newest common
+// one is spoken, whoever dials; what a later hello has more is passed over.
+func TestLaterVersion(t *testing.T) {
+	b := startNode(t, 2, nil)
+	b.SetMembers([]Member{{1, []string{"http://127.0.0.1:1"}}})
+	conn, err := net.Dial("tcp", b.lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	h := hello{min: maxProtocol, max: maxProtocol + 5, kind: control, cluster: 7, from: 1, to: 2, serverVersion: "9.9.9"}
+	if _, err := conn.Write(appendFrame([]byte(magic), frameHello, append(h.encode(), "something later"...))); err != nil {
+		t.Fatal(err)
+	}
+	body, err := readFrame(conn, frameWelcome)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w welcome
+	if err := w.decode(body); err != nil || w.refusal != accepted || w.version != maxProtocol {
+		t.Fatalf("answer %+v, %v", w, err)
+	}
+	if _, err := conn.Write(appendFrame(nil, frameMessage, appendMeta(nil, beat(1, 2)))); err != nil {
+		t.Fatal(err)
+	}
+	b.raft.await(t, "the message", func() bool { return len(b.raft.msgs) == 1 })
+}
+
+// TestVersionsOfTheListener: a dialer that is refused for its version, or is answered
+// in one that it does not speak, says so and tries again.
+func TestVersionsOfTheListener(t *testing.T) {
+	for _, w := range []welcome{
+		{refusal: refusedVersion, cluster: 7, id: 2, serverVersion: "9.9.9"},
+		{version: maxProtocol + 1, cluster: 7, id: 2, serverVersion: "9.9.9"},
+	} {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { lis.Close() })
+		dialed := make(chan struct{}, 100)
+		go func() {
+			for {
+				conn, err := lis.Accept()
+				if err != nil {
+					return
+				}
+				select {
+				case dialed <- struct{}{}:
+				default:
+				}
+				_, _ = conn.Write(appendFrame(nil, frameWelcome, w.encode()))
+			}
+		}()
+		a := startNode(t, 1, nil)
+		a.SetMembers([]Member{{2, []string{"http://" + lis.Addr().String()}}})
+		a.logged(t, "request sent was ignored by remote peer due to server version incompatibility")
+		for range 4 { // two lanes, twice
+			select {
+			case <-dialed:
+			case <-time.After(20 * time.Second):
+				t.Fatal("does not try again")
+			}
+		}
+		if !a.ActiveSince(2).IsZero() {
+			t.Error("counts as active")
+		}
+	}
+}
+
 // TestStrangers: a member that is not known yet is answered.
 func TestStrangers(t *testing.T) {
 	a, b := startNode(t, 1, nil), startNode(t, 2, nil)

@@ -70,7 +70,12 @@ func (s *fakeSnapshots) setFault(err error) {
 }
 
 func (s *fakeSnapshots) Offer(atLeast uint64) (index, term uint64, confState []byte, ok bool) {
-	return 7, 3, nil, atLeast <= 7
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.blobs {
+		index = max(index, i)
+	}
+	return index, 2, nil, index > 0 && index >= atLeast
 }
 
 func (s *fakeSnapshots) Manifest(index, _ uint64) ([]byte, error) {
@@ -291,5 +296,43 @@ func TestSnapshotRateLimit(t *testing.T) {
 	b.raft.await(t, "message", func() bool { return len(b.raft.msgs) == 1 })
 	if took := time.Since(start); took < time.Second {
 		t.Errorf("6 MiB at 4 MiB/s took %v", took)
+	}
+}
+
+// TestFetchSnapshot: a member that raft cannot help asks for a snapshot itself; that
+// there is none yet is an answer, and a broken line is taken up again.
+func TestFetchSnapshot(t *testing.T) {
+	_, b, from, to, p := snapPair(t, nil)
+	take := func(ctx context.Context, manifest []byte, fetch func(uint32, []byte, int64) (int, error)) error {
+		return to.Stage(ctx, 50, 2, manifest, func(blob uint32, buf []byte, off int64) (int, error) {
+			if blob == 1 && off == 0 {
+				p.cut()
+			}
+			return fetch(blob, buf, off)
+		})
+	}
+	var answer *CallError
+	if err := b.FetchSnapshot(t.Context(), 1, 40, take); !errors.As(err, &answer) {
+		t.Fatalf("without a snapshot: %v", err)
+	}
+	from.hold(50, 3<<20, snapChunk+1, 10)
+	if err := b.FetchSnapshot(t.Context(), 1, 51, take); !errors.As(err, &answer) {
+		t.Fatalf("with an older one: %v", err)
+	}
+	if err := b.FetchSnapshot(t.Context(), 1, 50, take); err != nil {
+		t.Fatal(err)
+	}
+	to.check(t, from, 50)
+	to.setFault(errors.New("no room"))
+	if err := b.FetchSnapshot(t.Context(), 1, 50, take); err == nil || err.Error() != "no room" {
+		t.Errorf("an own fault comes back as %v", err)
+	}
+	if err := b.FetchSnapshot(t.Context(), 9, 50, take); !errors.Is(err, ErrUnknownMember) {
+		t.Errorf("from nobody: %v", err)
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	if from.released[50] != from.manifests {
+		t.Errorf("%d manifests, %d releases", from.manifests, from.released[50])
 	}
 }
