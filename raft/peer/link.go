@@ -255,7 +255,7 @@ func (l *link) writeRest() error {
 			return err
 		}
 		bufs := net.Buffers(first)
-		n, err := bufs.WriteTo(l.vectored())
+		n, err := bufs.WriteTo(l.inner())
 		l.stats.sent(int(n))
 		if err != nil {
 			return err
@@ -267,9 +267,9 @@ func (l *link) writeRest() error {
 	return l.conn.SetWriteDeadline(time.Time{}) // or try would fail later
 }
 
-// vectored is the connection as the net package knows it: only to that it writes
-// several buffers at once.
-func (l *link) vectored() net.Conn {
+// inner is the connection as the net package knows it: only to that it writes
+// several buffers at once, and reads more than socket.MaxBytes.
+func (l *link) inner() net.Conn {
 	if c, ok := l.conn.(*socket.Conn); ok {
 		return c.Conn
 	}
