@@ -39,7 +39,7 @@ test: check test-root test-modules
 # The packages with goroutines under the race detector; it needs a C compiler.
 race:
 	@$(GO) env CC | xargs which >/dev/null 2>&1 || { echo "skipped: the race detector needs a C compiler"; exit 0; }; \
-	CGO_ENABLED=1 $(GO) test -race -short ./disk ./wal ./pagestore ./index ./raft ./engine ./watchfanout ./rpc ./cmd/quire
+	CGO_ENABLED=1 $(GO) test -race -short ./disk ./wal ./pagestore ./index ./raft ./raft/peer ./engine ./watchfanout ./rpc/... ./cmd/quire ./cmd/quire/certs ./cmd/quire/discovery
 
 # Formatting, vet with and without io_uring, staticcheck (not: uses of deprecated
 # names, which generated code has, and x<<3|0, which is how a protobuf tag reads).
@@ -51,12 +51,12 @@ check:
 	$(LINT) staticcheck -checks inherit,-SA1019,-SA4016 $$($(GO) list ./... | grep -v '^quire/api')
 
 test-root:
-	$(GO) test -tags '$(TAGS)' -ldflags=-checklinkname=0 ./...
+	$(GO) test -timeout 20m -tags '$(TAGS)' -ldflags=-checklinkname=0 ./...
 
 test-modules: build
 	@set -e; for m in $(MODULES); do \
 		echo "== $$m"; \
-		(cd $$m && $(GO) vet ./... && QUIRE_BIN=$(CURDIR)/bin/quire $(GO) test ./...); \
+		(cd $$m && $(GO) vet ./... && QUIRE_BIN=$(CURDIR)/bin/quire $(GO) test -timeout 20m ./...); \
 	done
 
 # etcd's own end-to-end tests against bin/quire; ARGS='-run ^TestKV' for some of them.

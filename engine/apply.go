@@ -89,9 +89,9 @@ func (e *Engine) Apply(index, term uint64, data []byte, waiters []interface{ Dro
 	if broken == nil {
 		e.applied.Store(index)
 		e.term.Store(term)
+		a.roll.mark(index, a.rev) // half an entry is nothing to compare
 	}
 	a.entry.settle(&e.tally)
-	a.roll.mark(index, a.rev)
 	due := a.checkpointDue()
 	e.writer.Unlock()
 	if broken != nil {
@@ -188,7 +188,7 @@ func (a *applier) dispatch(op []byte) (rev int64, err error) {
 	}
 	a.kind = kind
 	a.access = a.e.auth.Access(a.as)
-	if kind <= OpLeaseRevoke && a.e.alarms.has(pb.AlarmType_CORRUPT) {
+	if kind <= OpLeaseExpire && a.e.alarms.has(pb.AlarmType_CORRUPT) {
 		return 0, ErrCorrupt
 	}
 	switch kind {

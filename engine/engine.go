@@ -69,6 +69,9 @@ type Options struct {
 	// OnTimed is told how long the engine's background work took, for metrics.
 	// May be nil.
 	OnTimed func(what Timed, took time.Duration)
+	// OnDamage is told of damage to the store that was found while it is in use. It
+	// must not block. May be nil.
+	OnDamage func(error)
 	// OnFatal stops the process: a disk that lost a write, or a broken invariant.
 	OnFatal func(error)
 	// Now is a monotonic clock in nanoseconds, for leases. Default: time since start.
@@ -216,6 +219,7 @@ func (e *Engine) openStore(dir disk.FS, owner *Engine) error {
 	po.Hint = hintOf
 	po.OnFatal = owner.die
 	po.OnNoSpace = owner.onNoSpace
+	po.OnDamage = owner.opts.OnDamage
 	store, cp, err := pagestore.Open(dir, po)
 	if err != nil {
 		return err

@@ -83,6 +83,9 @@ func Import(fsys disk.FS, opts Options, db *etcdfile.File, st *etcdfile.State, r
 		return in, err
 	}
 	if in, err = e.fill(db, st, raise); err == nil {
+		err = e.beginRolling(db, &in)
+	}
+	if err == nil {
 		err = e.Checkpoint()
 	}
 	return in, errors.Join(err, e.Abandon())
@@ -136,6 +139,19 @@ func (e *Engine) fill(db *etcdfile.File, st *etcdfile.State, raise int64) (in Im
 	return in, nil
 }
 
+// beginRolling starts the rolling hash. HashKV does not depend on how much of
+// what compaction made superfluous etcd had removed.
+func (e *Engine) beginRolling(db *etcdfile.File, in *Imported) error {
+	h, err := db.HashKV()
+	if err != nil {
+		return err
+	}
+	e.writer.Lock()
+	e.ap.roll.begin(h.Hash, in.Revision, in.CompactRevision)
+	e.writer.Unlock()
+	return nil
+}
+
 func (e *Engine) fillOne(kv keyValue) error {
 	e.ap.rec = appendRecord(e.ap.rec[:0], &kv)
 	if _, err := e.ap.k.store.Append(e.ap.rec); err != nil {
@@ -159,9 +175,16 @@ func importedRecord(v *etcdfile.Version, kv *etcdfile.KeyValue) keyValue {
 }
 
 // Rebase makes the store one to which no entry of a log was applied: a new log
-// begins with it. Import needs it after applying entries of etcd's log.
+// begins with it. Import needs it after applying entries of etcd's log: how many
+// of them a member's database lacked is not to make a difference, so the rolling
+// hash begins anew as well.
 func (e *Engine) Rebase() error {
+	hash, compactRev, rev, err := e.HashKV(0)
+	if err != nil {
+		return err
+	}
 	e.writer.Lock()
+	e.ap.roll.begin(hash, rev, compactRev)
 	e.applied.Store(0)
 	e.term.Store(0)
 	e.ap.index, e.ap.term = 0, 0

@@ -19,10 +19,10 @@ import (
 // written is not in it: that the page store's checksums find.
 
 const (
-	// markEvery is the distance of the entries whose hash is remembered, keptMarks
+	// MarkEvery is the distance of the entries whose hash is remembered, keptMarks
 	// their number: the last 131,072 entries in 400 KB. At ten thousand entries
 	// per second, more than any disk writes one after the other, that is 13 s.
-	markEvery = 8
+	MarkEvery = 8
 	keptMarks = 1 << 14
 )
 
@@ -63,7 +63,7 @@ func (r *rolling) operation(kind OpKind, rev int64, failed bool) {
 
 // mark remembers the hash after an entry.
 func (r *rolling) mark(index uint64, rev int64) {
-	if index%markEvery != 0 || !r.known {
+	if index%MarkEvery != 0 || !r.known {
 		return
 	}
 	r.mu.Lock()
@@ -75,6 +75,16 @@ func (r *rolling) mark(index uint64, rev int64) {
 	}
 	r.mu.ring[r.mu.next] = m
 	r.mu.next = (r.mu.next + 1) % keptMarks
+}
+
+// begin starts the hash of an imported store, in which no entry of this log has
+// been applied yet, from what it holds: members that were made of different
+// contents differ from their first mark on.
+func (r *rolling) begin(hash uint32, rev, compactRev int64) {
+	r.replace(0, true)
+	r.mix(uint64(hash))
+	r.mix(uint64(rev))
+	r.mix(uint64(compactRev))
 }
 
 // replace takes over another state's hash; what was remembered is of no use.
@@ -104,6 +114,21 @@ func (r *rolling) at(index uint64) (RollingMark, bool) {
 	}
 	return nth(i), true
 }
+
+// ends returns the oldest and the newest mark; false if there is none.
+func (r *rolling) ends() (oldest, newest RollingMark, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.mu.ring)
+	if n == 0 {
+		return oldest, newest, false
+	}
+	return r.mu.ring[r.mu.next%n], r.mu.ring[(r.mu.next+n-1)%n], true
+}
+
+// RollingEnds returns the oldest and the newest mark; false if there is none, as
+// in the first moments after a start or a snapshot.
+func (e *Engine) RollingEnds() (oldest, newest RollingMark, ok bool) { return e.ap.roll.ends() }
 
 // RollingMarks returns the remembered hashes, oldest first: of every eighth of
 // the newest entries.

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"testing"
+
+	"quire/engine/etcdfile"
 
 	pb "quire/api/etcdserverpb"
 )
@@ -30,7 +33,7 @@ func TestRollingHash(t *testing.T) {
 		c.apply(put)
 	}
 	marks := a.e.RollingMarks()
-	if len(marks) < 300/markEvery {
+	if len(marks) < 300/MarkEvery {
 		t.Fatalf("%d marks of 300 entries", len(marks))
 	}
 	seen := 0
@@ -48,15 +51,15 @@ func TestRollingHash(t *testing.T) {
 			t.Fatalf("after entry %d: %v, %v, the other member has %v", m.Index, m, ok, other)
 		}
 	}
-	if seen < 100/markEvery {
+	if seen < 100/MarkEvery {
 		t.Fatalf("only %d marks after the restart", seen)
 	}
 }
 
 func TestRollingRing(t *testing.T) {
 	r := rolling{known: true}
-	for i := uint64(1); i <= markEvery*(keptMarks+100); i++ {
-		if i%(markEvery*1000) != 0 { // as if an entry had not been applied here
+	for i := uint64(1); i <= MarkEvery*(keptMarks+100); i++ {
+		if i%(MarkEvery*1000) != 0 { // as if an entry had not been applied here
 			r.mark(i, int64(i))
 		}
 	}
@@ -69,14 +72,15 @@ func TestRollingRing(t *testing.T) {
 			t.Fatalf("mark %d is %v, %v", m.Index, got, ok)
 		}
 	}
-	for _, i := range []uint64{0, 1, marks[0].Index - markEvery, markEvery * 2000, marks[keptMarks-1].Index + markEvery} {
+	for _, i := range []uint64{0, 1, marks[0].Index - MarkEvery, MarkEvery * 2000, marks[keptMarks-1].Index + MarkEvery} {
 		if m, ok := r.at(i); ok {
 			t.Errorf("mark %d is %v", i, m)
 		}
 	}
 }
 
-// TestDivergentMemberServesNothing: the alarm of another member is no reason.
+// TestDivergentMemberServesNothing: the alarm of another member refuses writes
+// only, and all of them, as in etcd; a lease that a clock has ended, too.
 func TestDivergentMemberServesNothing(t *testing.T) {
 	r := newRig(t, 1)
 	r.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k")}))
@@ -100,10 +104,96 @@ func TestDivergentMemberServesNothing(t *testing.T) {
 	}
 	alarm(pb.AlarmRequest_ACTIVATE, r.id+1)
 	check(nil)
+	expiry := AppendOp(nil, OpLeaseExpire, AppendExpire(nil, 1, []int64{1}))
+	for _, write := range [][]byte{op(t, OpPut, &pb.PutRequest{Key: []byte("k")}), expiry} {
+		if rep := r.apply(write); rep[0].Err != ErrCorrupt {
+			t.Errorf("a write: %v", rep[0].Err)
+		}
+	}
 	alarm(pb.AlarmRequest_ACTIVATE, r.id)
 	check(ErrCorrupt)
 	r.crash()
 	check(ErrCorrupt)
 	alarm(pb.AlarmRequest_DEACTIVATE, r.id)
 	check(nil)
+}
+
+// TestRollingImport: stores that were made of the same contents have the same
+// hash, whether etcd's database held all of them or its log the last; others do
+// not.
+func TestRollingImport(t *testing.T) {
+	source := newRig(t, 1)
+	source.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("a"), Value: []byte("1")}))
+	source.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("a"), Value: []byte("2")}))
+	early, earlyState := exported(t, source.e)
+	source.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("late")}))
+	db, st := exported(t, source.e)
+
+	whole, again, replayed, other := imported(t, 2, db, st, 0), imported(t, 3, db, st, 0), imported(t, 4, early, earlyState, 0), imported(t, 5, early, earlyState, 0)
+	raised := imported(t, 6, db, st, 10)
+	if err := replayed.e.ApplyEtcd(&etcdfile.Entry{Index: 40, Term: 3, Data: etcdPut(t, "late")}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*rig{whole, replayed} {
+		if err := r.e.Rebase(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark := func(r *rig) RollingMark {
+		for range MarkEvery {
+			r.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k")}))
+		}
+		m, ok := r.e.RollingMark(MarkEvery)
+		if !ok {
+			t.Fatal("no mark")
+		}
+		return m
+	}
+	want := mark(whole)
+	if got := mark(again); got != want {
+		t.Errorf("the same database gives %v and %v", want, got)
+	}
+	if got := mark(replayed); got != want {
+		t.Errorf("the same contents give %v and, replayed, %v", want, got)
+	}
+	if got := mark(other); got.Sum == want.Sum {
+		t.Error("other contents give the same hash")
+	}
+	if got := mark(raised); got.Sum == want.Sum {
+		t.Error("a raised revision gives the same hash")
+	}
+}
+
+// TestRollingOfABrokenEntry: an entry that could not be applied as a whole is
+// nothing that could be compared.
+func TestRollingOfABrokenEntry(t *testing.T) {
+	r := newRig(t, 1)
+	for r.index < MarkEvery-1 {
+		r.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k")}))
+	}
+	r.quiet = true
+	put := op(t, OpPut, &pb.PutRequest{Key: []byte("k")})
+	half := append(binary.AppendUvarint(nil, uint64(len(put))), put...)
+	half = append(half, 1, 255) // an operation of an unknown kind
+	r.e.Apply(MarkEvery, 1, half, make([]interface{ Dropped(error) }, 2))
+	if m, ok := r.e.RollingMark(MarkEvery); ok {
+		t.Errorf("mark %v", m)
+	}
+	if _, _, ok := r.e.RollingEnds(); ok {
+		t.Error("there is a mark")
+	}
+}
+
+// BenchmarkRolling is what one put adds to the apply path.
+func BenchmarkRolling(b *testing.B) {
+	r := rolling{known: true}
+	rec := make([]byte, 100)
+	b.ReportAllocs()
+	for i := range b.N {
+		r.record(rec)
+		r.operation(OpPut, int64(i), false)
+		if i%16 == 0 { // sixteen operations in an entry
+			r.mark(uint64(i/16), int64(i))
+		}
+	}
 }

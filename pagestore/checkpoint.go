@@ -81,7 +81,7 @@ func (c *Cut) Commit() error {
 	took.Flush = lap.lap()
 	full, err := s.sealLocked(c.segs)
 	if err != nil {
-		return s.commitError(err)
+		return s.commitError(s.noteDamage(err))
 	}
 	if err := s.syncSegments(c.segs); err != nil {
 		return s.commitError(err)

@@ -38,6 +38,12 @@ func (e *CorruptError) Error() string {
 		e.File, e.Off, e.Reason, e.Want, e.Got)
 }
 
+// isDamage says whether err is of bytes that are not what was written.
+func isDamage(err error) bool {
+	var damaged *CorruptError
+	return errors.As(err, &damaged)
+}
+
 // VersionError refuses a file that another version of the format wrote.
 type VersionError struct {
 	File    string

@@ -99,7 +99,7 @@ func (x *Export) ReadAt(blob uint32, p []byte, off int64) (n int, err error) {
 	if off < content {
 		n = int(min(int64(len(p)), content-off))
 		if err := x.readContent(blob, p[:n], off); err != nil {
-			return 0, err
+			return 0, x.s.noteDamage(err)
 		}
 	}
 	if n == len(p) {

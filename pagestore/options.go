@@ -44,6 +44,9 @@ type Options struct {
 	// OnNoSpace is called with an error when the disk is found full and with
 	// nil when it takes writes again. It must not block or call the store.
 	OnNoSpace func(error)
+	// OnDamage is told of bytes that were found not to be what was written, once for
+	// each time. It must not block or call the store. May be nil.
+	OnDamage func(error)
 	// OnCommit is told how long the parts of a successful Commit took. It must not
 	// block or call the store. May be nil.
 	OnCommit func(CommitTimes)

@@ -19,7 +19,7 @@ func (s *Store) Read(ref Ref) ([]byte, error) {
 	if f == nil {
 		var err error
 		if f, err = s.load(seg, ref.page()); err != nil {
-			return nil, fmt.Errorf("read %v: %w", ref, err)
+			return nil, s.noteDamage(fmt.Errorf("read %v: %w", ref, err))
 		}
 	} else if !f.touched.Load() { // a plain store each time would bounce the line
 		f.touched.Store(true)

@@ -78,7 +78,7 @@ func (s *Store) Reclaim(ctx context.Context, budget Budget, owner ReclaimOwner) 
 		freed, err := m.empty()
 		if err != nil {
 			s.interrupted(seg, err)
-			return reclaimedBytes, err
+			return reclaimedBytes, s.noteDamage(err)
 		}
 		s.finished(seg)
 		reclaimedBytes += freed

@@ -31,7 +31,7 @@ func (s *Store) Scrub(maxBytes int64) (Scrubbed, error) {
 		s.scrubbing.round, s.scrubbing.off = s.scrubbing.round[1:], 0
 		if err != nil {
 			done.Wrapped = len(s.scrubbing.round) == 0
-			return done, err
+			return done, s.noteDamage(err)
 		}
 	}
 	done.Wrapped = len(s.scrubbing.round) == 0

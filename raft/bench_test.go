@@ -51,10 +51,10 @@ func (l *instantLog) Close() error {
 	return nil
 }
 
-func openInstant(func(Pos, []byte) error) (Log, error) {
+func openInstant(func(Pos, []byte) error) (Log, Found, error) {
 	l := &instantLog{}
 	l.cond = sync.NewCond(&l.mu)
-	return l, nil
+	return l, Found{}, nil
 }
 
 // nullMachine answers waiters and does nothing else.
@@ -250,13 +250,13 @@ func benchDurable(b *testing.B, engine disk.Options, proposers, burst int) {
 	}
 	defer d.Close()
 	var l *wal.Log
-	benchNode(b, func(replay func(Pos, []byte) error) (Log, error) {
+	benchNode(b, func(replay func(Pos, []byte) error) (Log, Found, error) {
 		var err error
 		l, _, err = wal.Open(d, wal.Options{}, replay)
 		for err == nil && l.Stats().AheadBytes < 65<<20 {
 			err = l.Maintain() // the first fill is not what is measured
 		}
-		return l, err
+		return l, Found{}, err
 	}, proposers, burst)
 	s := l.Stats()
 	b.ReportMetric(float64(b.N)/float64(s.Batches), "ops/write")

@@ -44,6 +44,11 @@ type Config struct {
 	AppliedTerm Term
 	ConfState   []byte
 
+	// Replaced says that the state machine's state was replaced by that of a peer
+	// since the log was written: the log may end before it. Open has made that good
+	// durably when it returns.
+	Replaced bool
+
 	// HeartbeatMillis is the length of a tick and the interval of heartbeats
 	// (default 100); ElectionMillis the time without a leader after which a
 	// member campaigns, 1–2 times over (default 1000).

@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -52,6 +53,10 @@ type core struct {
 	parts            [2][]byte // scratch of AppendParts
 	held             []*raftpb.Message
 	restoring        *raftpb.Snapshot // the state machine takes over a snapshot: appends are held
+
+	vouch    vouch
+	doubt    *doubt              // nil: the log is complete, as far as can be known
+	doubters map[uint64]*doubter // peers that are in doubt
 
 	// What waits.
 	under   underway
@@ -132,11 +137,12 @@ func newCore(cfg *Config, open OpenLog, q *queue, reads *readQueue, snap Snapsho
 	c.prop.typ = raftpb.MsgProp.Enum()
 	c.st.markEvery = uint64(cfg.MarkEntries)
 	rec := recovery{cfg: cfg, w: &c.st.window}
-	log, err := open(rec.replay)
+	log, found, err := open(rec.replay)
 	if err != nil {
 		return nil, err
 	}
 	c.log = log
+	rec.doubtful = found.Doubtful && (rec.sound == 0 || rec.sound <= found.After)
 	if err := c.start(&rec, snap); err != nil {
 		_ = log.Close()
 		return nil, err
@@ -164,10 +170,19 @@ func (c *core) start(rec *recovery, snap Snapshotter) error {
 	if c.err != nil {
 		return c.err
 	}
+	if c.cfg.Replaced {
+		if err := c.awaitLog(); err != nil {
+			return err
+		}
+	}
 	if c.cfg.StandAlone {
 		if err := c.standAlone(); err != nil {
 			return err
 		}
+	}
+	c.beginDoubt(rec.doubtful)
+	if c.err != nil {
+		return c.err
 	}
 	c.rn, err = etcdraft.NewRawNode(&etcdraft.Config{
 		ID:                        c.cfg.ID,
@@ -216,6 +231,9 @@ func (c *core) campaign() {
 		return
 	}
 	c.drain()
+	if !c.mayVote() {
+		return
+	}
 	_ = c.rn.Campaign() // refused when not a voter: nothing to do then
 	c.campaignDue = c.mem.voter && c.rn.BasicStatus().RaftState == etcdraft.StateFollower
 	c.drain()
@@ -235,6 +253,7 @@ func (c *core) tick() {
 	c.expireProposals()
 	c.forwardAgain()
 	c.expireReads()
+	c.askLeader()
 	c.leaderLost = false
 }
 
@@ -268,7 +287,7 @@ func (c *core) transferAway() (to uint64) {
 	var match uint64
 	active := false
 	c.rn.WithProgress(func(id uint64, typ etcdraft.ProgressType, pr tracker.Progress) {
-		if typ != etcdraft.ProgressTypePeer || id == c.cfg.ID || active && !pr.RecentActive {
+		if typ != etcdraft.ProgressTypePeer || id == c.cfg.ID || active && !pr.RecentActive || c.doubts(id) {
 			return
 		}
 		if to == 0 || pr.RecentActive && !active || pr.Match >= match {
@@ -307,6 +326,9 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 	if etcdraft.IsLocalMsg(m.GetType()) || m.GetTo() != c.cfg.ID {
 		return fmt.Errorf("raft: %v for %x is no message from a peer", m.GetType(), m.GetTo())
 	}
+	if typ := m.GetType(); (typ == raftpb.MsgApp || typ == raftpb.MsgProp) && len(m.GetEntries()) > 0 && !c.gate.takes(entriesBytes(m)) {
+		return errBacklog
+	}
 	switch m.GetType() {
 	case raftpb.MsgProp:
 		if !c.lead.isLeader || !c.admit.admit(m, c.hs.term) || c.leavesFirst(changeIn(m)) {
@@ -323,6 +345,15 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 			return fmt.Errorf("raft: snapshot from %x ignored: the state machine cannot take it", m.GetFrom())
 		}
 	}
+	if isQuestion(m) {
+		c.answerDoubt(m)
+		return nil
+	}
+	if c.doubt != nil {
+		if m = c.screen(m); m == nil {
+			return errInDoubt
+		}
+	}
 	err := c.rn.Step(m)
 	if err != nil && m.GetType() == raftpb.MsgProp {
 		// Leadership is being handed over, or too much is uncommitted: the batch
@@ -330,7 +361,24 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 		c.admit.undo(m)
 	}
 	c.drain()
+	if m.GetType() == raftpb.MsgApp {
+		c.noteAnswer(m)
+	}
 	return err
+}
+
+// errBacklog refuses entries of a peer while the log is not written; they are sent
+// again, as if the network had lost them.
+var errBacklog = errors.New("raft: the log's writes are too far behind")
+
+// errInDoubt refuses to take part in an election.
+var errInDoubt = errors.New("raft: this member may have lost entries, it does not vote")
+
+func entriesBytes(m *raftpb.Message) (n int) {
+	for _, e := range m.GetEntries() {
+		n += entryMemBytes(e)
+	}
+	return n
 }
 
 // logDurable tells that the log is durable up to pos.
@@ -340,6 +388,7 @@ func (c *core) logDurable(pos Pos) {
 	}
 	c.durable = pos
 	c.gate.durable(pos)
+	c.vouchFor()
 	if c.deliver() {
 		c.drain()
 	}
@@ -433,6 +482,9 @@ func (c *core) appliedTo(index uint64) {
 func (c *core) compact(upTo uint64) (*trimWait, error) {
 	if c.err != nil {
 		return nil, ErrStopped
+	}
+	if c.doubt != nil {
+		return nil, nil // the mark of the cut must stay
 	}
 	if upTo > c.applied {
 		return nil, fmt.Errorf("raft: compact at %d beyond the applied index %d", upTo, c.applied)

@@ -88,13 +88,13 @@ func (s *crashSim) open(mem *disk.Mem, saved *simState, lastTerm uint64) (*life,
 		cfg.Applied, cfg.AppliedTerm = Index(saved.applied.index), Term(saved.applied.term)
 	}
 	var err error
-	l.n, l.st, err = OpenManual(cfg, func(replay func(Pos, []byte) error) (Log, error) {
+	l.n, l.st, err = OpenManual(cfg, func(replay func(Pos, []byte) error) (Log, Found, error) {
 		var e error
 		l.log, _, e = wal.Open(mem, s.opts, replay)
 		if e != nil {
-			return nil, e
+			return nil, Found{}, e
 		}
-		return l.log, nil
+		return l.log, Found{}, nil
 	}, l.sm)
 	return l, err
 }

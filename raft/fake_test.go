@@ -26,6 +26,7 @@ type fakeLog struct {
 	closed  bool
 	failing error
 	writes  int
+	found   Found
 }
 
 func newFakeLog(auto bool) *fakeLog {
@@ -34,13 +35,13 @@ func newFakeLog(auto bool) *fakeLog {
 	return l
 }
 
-func (l *fakeLog) open(replay func(pos Pos, rec []byte) error) (Log, error) {
+func (l *fakeLog) open(replay func(pos Pos, rec []byte) error) (Log, Found, error) {
 	for i, r := range l.recs {
 		if err := replay(Pos(l.first+i+1), r); err != nil {
-			return nil, err
+			return nil, Found{}, err
 		}
 	}
-	return l, nil
+	return l, l.found, nil
 }
 
 func (l *fakeLog) total() int { return l.first + len(l.recs) }

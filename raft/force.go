@@ -123,6 +123,6 @@ func (c *core) awaitLog() error {
 		}
 		c.durable = pos
 	}
-	c.gate.dirty, c.gate.openOps = false, 0
+	c.gate.dirty, c.gate.openOps, c.gate.openBytes = false, 0, 0
 	return nil
 }

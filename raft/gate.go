@@ -13,15 +13,32 @@ type gate struct {
 	depth    int
 	inflight fifo[write] // submitted, in order of position
 	ops      int         // in inflight
+	bytes    int         // in inflight
 
-	dirty   bool // something was appended and not submitted
-	openOps int  // operations in it
+	dirty     bool // something was appended and not submitted
+	openOps   int  // operations in it
+	openBytes int
 }
 
 type write struct {
-	pos  Pos
-	ops  int
-	tick uint64 // of the submission
+	pos   Pos
+	ops   int
+	bytes int
+	tick  uint64 // of the submission
+}
+
+// maxBacklog bounds the bytes that peers may add to a log which is not written.
+// The log has buffers for 16 MiB, of which records that do not fit together waste
+// half in the worst case, and the leader's own batches take up to 3 MiB. An append
+// beyond them would wait for the disk with the core's lock, and heartbeats and the
+// clock would stand still with it.
+const maxBacklog = 4 << 20
+
+// takes reports whether n more bytes find room in the log's buffers. What is
+// alone may be of any size.
+func (g *gate) takes(n int) bool {
+	have := g.bytes + g.openBytes
+	return have == 0 || have+n <= maxBacklog
 }
 
 // permits: should the operations that wait be proposed now?
@@ -35,16 +52,19 @@ func (g *gate) maySubmit() bool { return g.dirty && g.inflight.len() < g.depth }
 // submit notes that everything up to pos is being written.
 func (g *gate) submit(pos Pos, tick uint64) (ops int) {
 	ops = g.openOps
-	g.inflight.push(write{pos, ops, tick})
+	g.inflight.push(write{pos, ops, g.openBytes, tick})
 	g.ops += ops
-	g.dirty, g.openOps = false, 0
+	g.bytes += g.openBytes
+	g.dirty, g.openOps, g.openBytes = false, 0, 0
 	return ops
 }
 
 // durable notes that the log is durable up to pos.
 func (g *gate) durable(pos Pos) {
 	for g.inflight.len() > 0 && g.inflight.front().pos <= pos {
-		g.ops -= g.inflight.pop().ops
+		w := g.inflight.pop()
+		g.ops -= w.ops
+		g.bytes -= w.bytes
 	}
 }
 

@@ -352,6 +352,7 @@ func (n *Node) ReportSnapshot(id uint64, ok bool) {
 	}
 	n.mu.Lock()
 	if n.mu.c.err == nil {
+		n.mu.c.snapshotEnded(id)
 		n.mu.c.rn.ReportSnapshot(id, status)
 		n.mu.c.drain()
 	}

@@ -601,9 +601,9 @@ func TestManyProposersOnTheRealLog(t *testing.T) {
 	mem := disk.NewMem(1)
 	opts := wal.Options{SegmentBytes: 256 << 10, MaxBatchBytes: 64 << 10}
 	var log *wal.Log
-	open := func(replay func(Pos, []byte) error) (l Log, err error) {
+	open := func(replay func(Pos, []byte) error) (l Log, found Found, err error) {
 		log, _, err = wal.Open(mem, opts, replay)
-		return log, err
+		return log, Found{}, err
 	}
 	sm := newModel(1)
 	cfg := singleConfig()

@@ -363,6 +363,46 @@ func TestHungLog(t *testing.T) {
 	}
 }
 
+// TestHungFollower: a follower whose disk hangs answers heartbeats, takes what its
+// log has room for, and never waits for it; when the disk is back it has the rest
+// sent again. A leader likewise goes on sending heartbeats.
+func TestHungFollower(t *testing.T) {
+	p := newPeers(t, []uint64{1, 2, 3}, nil)
+	p.settle()
+	p.heartbeat(2, 5)
+	p.settle()
+	term, index, refused := uint64(5), uint64(2), 0
+	prev, prevTerm := uint64(1), uint64(1)
+	for range 40 {
+		e := &raftpb.Entry{Term: &term, Index: new(index), Data: append([]byte{frameLocal}, make([]byte, 512<<10)...)}
+		m := &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: &term, Index: new(prev), LogTerm: new(prevTerm), Entries: []*raftpb.Entry{e}}
+		if err := p.n.Step(m); errors.Is(err, errBacklog) {
+			refused++
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		prev, prevTerm, index = index, term, index+1
+	}
+	if held := prev - 1; refused == 0 || held*(512<<10) > maxBacklog {
+		t.Errorf("%d entries of 512 KiB taken, %d refused", held, refused)
+	}
+	p.out = nil
+	p.heartbeat(2, 5)
+	if m := p.take(raftpb.MsgHeartbeatResp); len(m) != 1 {
+		t.Errorf("answers a heartbeat with %v", m)
+	}
+	for range 100 { // 10 s
+		p.st.Tick()
+		p.heartbeat(2, 5)
+	}
+	p.out = nil
+	p.settle()
+	if m := p.take(raftpb.MsgAppResp); len(m) == 0 || m[len(m)-1].GetIndex() != prev {
+		t.Errorf("acknowledges %v, has %d", m, prev)
+	}
+}
+
 // TestLostForwardIsRepeated: what is forwarded and shows no effect is sent
 // again, at once if the leader could not be reached, under the same identity.
 func TestLostForwardIsRepeated(t *testing.T) {

@@ -21,6 +21,7 @@ func (c *core) drain() {
 			switch to := m.GetTo(); {
 			case to == etcdraft.LocalAppendThread:
 				c.storageAppend(m)
+			case c.withheld(m):
 			case to == etcdraft.LocalApplyThread:
 				c.committed.push(applyItem{msg: m})
 			case m.GetType() == raftpb.MsgVote:
@@ -54,6 +55,9 @@ func (c *core) noteLeader(ss *etcdraft.SoftState) {
 	now := leadEvent{lead, c.hs.term, leader}
 	if now == c.lead {
 		return
+	}
+	if leader && c.doubt != nil {
+		c.endDoubt("everybody has elected this member")
 	}
 	if leader && !c.lead.isLeader {
 		// A term's first entry is its leader's empty one.
@@ -114,7 +118,10 @@ func (c *core) noteHardState(hs hardState) {
 	c.hs = hs
 	if hs.term != old.term || hs.vote != old.vote {
 		c.head = appendState(c.head[:0], hs)
-		c.appendRecord(c.head, nil)
+		pos := c.appendRecord(c.head, nil)
+		if !c.mem.single {
+			c.vouch.noteState(pos)
+		}
 	}
 }
 
@@ -156,19 +163,21 @@ func (c *core) appendRecord(head, data []byte) Pos {
 	}
 	c.lastPos = pos
 	c.gate.dirty = true
+	c.gate.openBytes += len(head) + len(data)
 	return pos
 }
 
 // deliver sends the responses whose writes are durable: to RawNode or to
 // peers. It reports whether RawNode was stepped.
 func (c *core) deliver() (stepped bool) {
-	for c.appends.len() > 0 && c.appends.front().pos <= c.durable {
+	for c.appends.len() > 0 && c.appends.front().pos <= c.durable && !c.vouch.holds(c.appends.front().pos) {
 		it := c.appends.pop()
 		for _, m := range it.msgs {
 			if m.GetTo() == c.cfg.ID {
 				_ = c.rn.Step(m) // responses to oneself cannot fail
 				stepped = true
-			} else {
+			} else if !c.withheld(m) {
+				c.noteMatch(m)
 				c.fx.msgs = append(c.fx.msgs, m)
 			}
 		}

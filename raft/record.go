@@ -13,6 +13,7 @@ const (
 	recState  = 2 // term, vote, commit
 	recBase   = 3 // where the log starts, whose it is, and the hard state
 	recIntent = 4 // a snapshot is about to replace the store
+	recSound  = 5 // what a cut took from the log is there again
 )
 
 const (

@@ -25,6 +25,11 @@ type recovery struct {
 	// written down before anything is appended.
 	needBase bool
 	newLog   bool
+	// doubtful: the end of the log was cut although it may have been acknowledged,
+	// and no record behind that place says that it was made good. sound is the
+	// position of the newest such record.
+	doubtful bool
+	sound    Pos
 }
 
 func (r *recovery) replay(pos Pos, rec []byte) error {
@@ -65,6 +70,9 @@ func (r *recovery) record(pos Pos, rec []byte) error {
 		id, err := decodeIntent(rec)
 		r.intent = id
 		return err
+	case recSound:
+		r.sound = pos
+		return nil
 	}
 	return fmt.Errorf("record kind %d", rec[0])
 }
@@ -168,6 +176,13 @@ func (r *recovery) finish() (applied entryID, conf *raftpb.ConfState, err error)
 // index 1, not 0, so that a member that joins with an empty log can never be
 // served from the log alone: it needs the first membership, from a snapshot.
 func (r *recovery) found(applied entryID, conf *raftpb.ConfState) (entryID, error) {
+	if applied.index > 0 && r.doubtful {
+		// The log's only batches were damaged. The store has what was applied.
+		r.w.reset(applied)
+		r.hs = hardState{term: applied.term, commit: applied.index}
+		r.needBase = true
+		return applied, nil
+	}
 	if applied.index > 0 {
 		return applied, fmt.Errorf("%w: applied index %d; restore the log or start from a snapshot", ErrNoLog, applied.index)
 	}
@@ -219,6 +234,17 @@ func (r *recovery) checkApplied(applied entryID) error {
 	case r.intent == applied && applied.index > r.w.trim.index:
 		// A crash after the store took a snapshot over and before the log
 		// said so: the store is right.
+		r.w.reset(applied)
+		r.needBase = true
+		return nil
+	case r.cfg.Replaced && applied.index > r.w.trim.index:
+		// The state is one that was committed, and includes what the log has up to
+		// there. What the log has behind an entry of another term never will be.
+		r.w.reset(applied)
+		r.needBase = true
+		return nil
+	case applied.index > last && r.doubtful:
+		// What is applied was committed. The leader has what comes after it.
 		r.w.reset(applied)
 		r.needBase = true
 		return nil

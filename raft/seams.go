@@ -103,11 +103,19 @@ type Log interface {
 //
 // With the wal package:
 //
-//	func(replay func(Pos, []byte) error) (raft.Log, error) {
+//	func(replay func(Pos, []byte) error) (raft.Log, raft.Found, error) {
 //		l, recovery, err := wal.Open(device, options, replay)
 //		…
-//		return l, err
+//		return l, raft.Found{Doubtful: recovery.Doubtful, After: recovery.DoubtPos}, err
 //	}
-type OpenLog func(replay func(pos Pos, rec []byte) error) (Log, error)
+type OpenLog func(replay func(pos Pos, rec []byte) error) (Log, Found, error)
+
+// Found is what a log knows of its own end.
+type Found struct {
+	// Doubtful: records behind After were cut off, now or at an earlier start,
+	// although they may have been durable once: see doubt.
+	Doubtful bool
+	After    Pos
+}
 
 var _ Log = (*wal.Log)(nil)

@@ -9,7 +9,7 @@ import (
 
 // simLog is a member's log and the disk under it.
 type simLog interface {
-	open(replay func(Pos, []byte) error) (Log, error)
+	open(replay func(Pos, []byte) error) (Log, Found, error)
 	// finish makes progress possible: it reports whether Wait would return.
 	finish() bool
 	// cut returns what a power cut leaves.
@@ -42,13 +42,13 @@ func newDiskLog(id uint64, rng *rand.Rand) *diskLog {
 	}}
 }
 
-func (l *diskLog) open(replay func(Pos, []byte) error) (Log, error) {
+func (l *diskLog) open(replay func(Pos, []byte) error) (Log, Found, error) {
 	log, rec, err := wal.Open(l.mem, l.opts, replay)
 	if err != nil {
-		return nil, err
+		return nil, Found{}, err
 	}
 	l.log, l.recs = log, rec.Records
-	return log, nil
+	return log, Found{rec.Doubtful, rec.DoubtPos}, nil
 }
 
 func (l *diskLog) finish() bool { return l.log.Maintain() == nil && l.log.InFlight() > 0 }

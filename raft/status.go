@@ -19,6 +19,7 @@ type Status struct {
 	IsLeader      bool
 	IsVoter       bool
 	IsLearner     bool // neither voter nor learner: removed, or not yet added
+	IsDoubtful    bool // it may have lost entries that it acknowledged, see doubt
 	PendingOps    int  // accepted and not finished
 	PendingBytes  int
 	// LogBytes is about how much log a restart would read: a reason to
@@ -30,7 +31,7 @@ type Status struct {
 // Only the holder of the lock writes it.
 type published struct {
 	lead, term, commit, applied, last, logBytes atomic.Uint64
-	leader, voter, learner                      atomic.Bool
+	leader, voter, learner, doubtful            atomic.Bool
 	inline                                      atomic.Bool // reads need no round
 }
 
@@ -59,6 +60,7 @@ func (p *published) publish(c *core) {
 	setBool(&p.inline, c.inlineReads())
 	setBool(&p.voter, c.mem.voter)
 	setBool(&p.learner, c.mem.learner)
+	setBool(&p.doubtful, c.doubt != nil)
 }
 
 // Status returns the member's state without waiting for anything.
@@ -68,7 +70,7 @@ func (n *Node) Status() Status {
 		ID: n.cfg.ID, ClusterID: n.cfg.ClusterID,
 		Lead: n.pub.lead.Load(), Term: Term(n.pub.term.Load()),
 		Commit: Index(n.pub.commit.Load()), Applied: Index(n.pub.applied.Load()), LastIndex: Index(n.pub.last.Load()),
-		IsLeader: n.pub.leader.Load(), IsVoter: n.pub.voter.Load(), IsLearner: n.pub.learner.Load(),
+		IsLeader: n.pub.leader.Load(), IsVoter: n.pub.voter.Load(), IsLearner: n.pub.learner.Load(), IsDoubtful: n.pub.doubtful.Load(),
 		PendingOps: ops, PendingBytes: bytes, LogBytes: n.pub.logBytes.Load(),
 	}
 }
@@ -86,4 +88,13 @@ func (n *Node) Progress() map[uint64]Index {
 	}
 	n.exit(true)
 	return m
+}
+
+// Detail returns the library's own status, which says more and marshals itself to
+// JSON. It waits for the core.
+func (n *Node) Detail() etcdraft.Status {
+	n.mu.Lock()
+	s := n.mu.c.rn.Status()
+	n.exit(true)
+	return s
 }

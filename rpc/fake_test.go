@@ -26,16 +26,18 @@ type fake struct {
 	kvs    map[string]*mvccpb.KeyValue
 	leases map[int64]int64
 	alarms []*pb.AlarmMember
-	quota  int64
-	size   int64
-	status RaftStatus
-	hold   bool // proposals and reads wait until flush
-	held   []func()
-	watch  []*fakeWatch
-	ops    []engine.OpKind
-	err    error // what Enqueue answers
-	compac chan struct{}
-	snap   *fakeSnapshot
+	// divergent: refuses reads, as a member does that has its own alarm.
+	divergent bool
+	quota     int64
+	size      int64
+	status    RaftStatus
+	hold      bool // proposals and reads wait until flush
+	held      []func()
+	watch     []*fakeWatch
+	ops       []engine.OpKind
+	err       error // what Enqueue answers
+	compac    chan struct{}
+	snap      *fakeSnapshot
 }
 
 // allRights grants everything; what the real ones refuse is tested with a real
@@ -212,6 +214,9 @@ func (f *fake) Revision() int64 { f.mu.Lock(); defer f.mu.Unlock(); return f.rev
 func (f *fake) Range(r *pb.RangeRequest, dst []byte) ([]byte, int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.divergent {
+		return nil, 0, engine.ErrCorrupt
+	}
 	if r.Revision > f.rev {
 		return nil, 0, engine.ErrFutureRev
 	}

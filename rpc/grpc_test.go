@@ -328,12 +328,11 @@ func TestCloseEndsStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	create(t, watch, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	start := time.Now()
 	s.Close(ctx)
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("an idle server took %v to close", took)
+	if ctx.Err() != nil {
+		t.Error("an idle server waited for its streams")
 	}
 	wantGRPC(t, watch.RecvMsg(&pb.WatchResponse{}), codes.Unavailable, "etcdserver: server stopped")
 }

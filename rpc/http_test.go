@@ -34,7 +34,9 @@ func TestHTTPOnTheClientPort(t *testing.T) {
 	noSpace := func() { f.alarms = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_NOSPACE}} }
 	noLeader := func() { f.alarms, f.status.Lead = nil, 0 }
 	withLeader := func() { f.status.Lead = 7 }
-	corrupt := func() { f.alarms = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_CORRUPT}} }
+	corrupt := func() {
+		f.alarms, f.divergent = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_CORRUPT}}, true
+	}
 	for _, tc := range []struct {
 		path string
 		set  func()
@@ -52,6 +54,9 @@ func TestHTTPOnTheClientPort(t *testing.T) {
 		{"/readyz?verbose=true", withLeader, 200, "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n"},
 		{"/readyz", corrupt, 503, "[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n\n"},
 		{"/readyz/serializable_read", nil, 200, "ok\n"},
+		{"/livez", corrupt, 200, "ok\n"},
+		{"/health", corrupt, 503, `{"health":"false","reason":"ALARM CORRUPT"}` + "\n"},
+		{"/health?exclude=CORRUPT", corrupt, 200, `{"health":"true","reason":""}`},
 		{"/livez/nothing", nil, 404, "404 page not found\n"},
 		{"/debug/pprof/", nil, 404, "404 page not found\n"},
 	} {

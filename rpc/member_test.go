@@ -54,9 +54,9 @@ func newRealMember(t testing.TB, change ...func(*Config)) *realMember {
 	log := disk.NewMem(2)
 	m.node, err = raft.Open(raft.Config{
 		ID: 7, ClusterID: 9, NewLog: raft.BootstrapNewLog, HeartbeatMillis: 10, ElectionMillis: 100, ConfState: m.engine.ConfState(),
-	}, func(replay func(wal.Pos, []byte) error) (raft.Log, error) {
+	}, func(replay func(wal.Pos, []byte) error) (raft.Log, raft.Found, error) {
 		l, _, err := wal.Open(log, wal.Options{SegmentBytes: 1 << 20}, replay)
-		return l, err
+		return l, raft.Found{}, err
 	}, m.engine)
 	check(err)
 	m.engine.Start()

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	pb "quire/api/etcdserverpb"
+	"quire/engine"
 )
 
 // probe is one named check of /livez or /readyz, and how it went so far.
@@ -36,18 +37,22 @@ func (p *probe) run(ctx context.Context) error {
 }
 
 // makeProbes returns the checks behind /livez (is this process worth keeping) and
-// /readyz (should it get traffic), as etcd has them. NOSPACE fails neither: reads
-// still work.
+// /readyz (should it get traffic), as etcd has them, and one more: log_write
+// fails while the log's disk stalls. NOSPACE fails neither: reads still work.
 func (s *Server) makeProbes() []*probe {
 	stale := func(ctx context.Context) error { return s.tryRead(ctx, true) }
 	fresh := func(ctx context.Context) error { return s.tryRead(ctx, false) }
-	return []*probe{
+	probes := []*probe{
 		{root: "/livez", name: "serializable_read", check: stale},
 		{root: "/readyz", name: "data_corruption", check: s.checkCorruption},
 		{root: "/readyz", name: "serializable_read", check: stale},
 		{root: "/readyz", name: "linearizable_read", check: fresh},
 		{root: "/readyz", name: "non_learner", check: s.checkNotLearner},
 	}
+	if stall := s.cfg.LogStall; stall != nil {
+		probes = append(probes, &probe{root: "/readyz", name: "log_write", check: func(context.Context) error { return stall() }})
+	}
+	return probes
 }
 
 // addProbes serves the checks, each under a sub-path too.
@@ -93,7 +98,10 @@ func (s *Server) probe(w http.ResponseWriter, r *http.Request, probes []*probe) 
 	_, _ = fmt.Fprint(w, details.String(), "ok\n")
 }
 
-// tryRead reads as a client with all rights would.
+// tryRead reads as a client with all rights would. A member that refuses reads
+// because it is divergent can read: that it is not to be asked is said by its
+// alarm, and whoever supervises it must not restart it for ever, which mends
+// nothing.
 func (s *Server) tryRead(ctx context.Context, serializable bool) error {
 	// A key of one zero byte is the smallest; etcd reads the empty one, which
 	// only the inside of a server may.
@@ -103,6 +111,10 @@ func (s *Server) tryRead(ctx context.Context, serializable bool) error {
 		return err
 	}
 	_, err = s.invoke(ctx, rangeFullName, req, true)
+	var st *Status
+	if errors.As(err, &st) && st == StatusOf(engine.ErrCorrupt) {
+		return nil
+	}
 	return err
 }
 

@@ -94,6 +94,8 @@ type Config struct {
 	// SnapshotStall is how long a client may take for one chunk of a snapshot
 	// before it loses the file; 0: 5 min.
 	SnapshotStall time.Duration
+	// LogStall tells whether the log's disk does not answer; nil: it cannot be told.
+	LogStall func() error
 	// MoveLeader transfers leadership and returns when it has moved.
 	MoveLeader func(ctx context.Context, to uint64) error
 	// Membership changes the membership and the cluster's version.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -15,17 +16,15 @@ import (
 
 // This file tells what the first request of an HTTP/2 connection is, by reading
 // ahead. Only TLS connections of clients that speak nothing but HTTP/2 come here.
-// Most of them are gRPC clients, some of which send no request before they have
-// seen the server's settings, so that waiting for one would be waiting for ever.
-// A client of the HTTP endpoints sends its request right behind its settings. So
-// a connection is gRPC's unless it soon proves otherwise.
+// Most of them are gRPC clients, which send no request before they have seen the
+// server's settings. So these are sent here, empty ones: the server that gets the
+// connection sends its own behind them, as HTTP/2 allows at any time. What it must
+// not see is the client's acknowledgment of settings that it has not sent.
 
 const (
-	// sniffPrefaceWait is how long the client may take for its preface.
-	sniffPrefaceWait = 10 * time.Second
-	// sniffRequestWait is how long the request may come after the settings. It is
-	// what a gRPC client that waits for our settings pays once a connection.
-	sniffRequestWait = 5 * time.Millisecond
+	// sniffWait is how long the first request is waited for. A connection on which
+	// none comes is an idle gRPC client's.
+	sniffWait = 10 * time.Second
 	// sniffBytes bounds what is read ahead.
 	sniffBytes = 16 << 10
 	// sniffHeaderBytes bounds a header field that is decoded.
@@ -42,15 +41,20 @@ const (
 
 var errNoPreface = errors.New("rpc: not an HTTP/2 connection")
 
+// emptySettings is a SETTINGS frame without any, and settingsAck the answer to one.
+const (
+	emptySettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	settingsAck   = "\x00\x00\x00\x04\x01\x00\x00\x00\x00"
+)
+
 // sniffHTTP2 returns what conn carries, and conn with everything that was read
 // in front again.
 func sniffHTTP2(conn *tls.Conn) (net.Conn, sniffed, error) {
+	if err := conn.SetDeadline(time.Now().Add(sniffWait)); err != nil {
+		return nil, 0, err
+	}
 	head := make([]byte, 0, 1024)
-	deadline := time.Now().Add(sniffPrefaceWait)
-	for started := false; ; {
-		if err := conn.SetReadDeadline(deadline); err != nil {
-			return nil, 0, err
-		}
+	for greeted := false; ; {
 		if cap(head)-len(head) < 512 {
 			head = append(head, make([]byte, len(head))...)[:len(head)]
 		}
@@ -60,17 +64,21 @@ func sniffHTTP2(conn *tls.Conn) (net.Conn, sniffed, error) {
 		switch {
 		case perr != nil:
 			return nil, 0, perr
-		case err != nil && !(started && errors.Is(err, os.ErrDeadlineExceeded)):
+		case err != nil && !(greeted && errors.Is(err, os.ErrDeadlineExceeded)):
 			return nil, 0, err
 		case err != nil || len(head) >= sniffBytes:
 			kind = sniffedGRPC
 		}
-		if kind != sniffedUnknown {
-			return &replayConn{Conn: conn, head: head}, kind, conn.SetReadDeadline(time.Time{})
+		if !greeted && len(head) >= len(http2.ClientPreface) {
+			greeted = true
+			if _, err := io.WriteString(conn, emptySettings); err != nil {
+				return nil, 0, err
+			}
 		}
-		if !started && len(head) > len(http2.ClientPreface) {
-			started = true
-			deadline = time.Now().Add(sniffRequestWait)
+		if kind != sniffedUnknown {
+			r := &replayConn{Conn: conn}
+			r.head = r.withoutAck(head)
+			return r, kind, conn.SetDeadline(time.Time{})
 		}
 	}
 }
@@ -140,20 +148,58 @@ func isGRPCContent(contentType string) bool {
 	return strings.HasPrefix(contentType, "application/grpc")
 }
 
-// replayConn is a connection whose first bytes have been read already.
+// replayConn is a connection whose first bytes have been read already. It leaves
+// out the client's first acknowledgment of settings.
 type replayConn struct {
 	*tls.Conn
-	head []byte
+	head    []byte // to be read next
+	frame   []byte // the header of a frame, as far as it has come
+	skip    int    // bytes of preface or payload until the next header
+	started bool
+	acked   bool
 }
 
 // Read implements net.Conn.
 func (c *replayConn) Read(b []byte) (int, error) {
-	if len(c.head) == 0 {
-		return c.Conn.Read(b)
+	for len(c.head) == 0 {
+		if c.acked {
+			return c.Conn.Read(b)
+		}
+		var raw [1024]byte
+		n, err := c.Conn.Read(raw[:])
+		if n == 0 {
+			return 0, err
+		}
+		c.head = c.withoutAck(raw[:n]) // an error comes again with the next Read
 	}
 	n := copy(b, c.head)
 	if c.head = c.head[n:]; len(c.head) == 0 {
 		c.head = nil
 	}
 	return n, nil
+}
+
+// withoutAck goes over what comes until the acknowledgment has been left out. It
+// keeps an incomplete frame header back.
+func (c *replayConn) withoutAck(in []byte) (out []byte) {
+	if !c.started {
+		c.started, c.skip = true, len(http2.ClientPreface)
+	}
+	for len(in) > 0 && !c.acked {
+		if n := min(c.skip, len(in)); n > 0 {
+			out, in, c.skip = append(out, in[:n]...), in[n:], c.skip-n
+			continue
+		}
+		n := min(frameHeaderBytes-len(c.frame), len(in))
+		c.frame, in = append(c.frame, in[:n]...), in[n:]
+		switch {
+		case len(c.frame) < frameHeaderBytes:
+		case string(c.frame) == settingsAck:
+			c.acked, c.frame = true, nil
+		default:
+			out = append(out, c.frame...)
+			c.skip, c.frame = int(binary.BigEndian.Uint32(c.frame)>>8), c.frame[:0]
+		}
+	}
+	return append(out, in...)
 }

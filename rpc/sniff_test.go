@@ -101,6 +101,39 @@ func FuzzSniffFrames(f *testing.F) {
 	})
 }
 
+// TestReplayWithoutAck: wherever what a client sends is torn apart, only its first acknowledgment is missing.
+func TestReplayWithoutAck(t *testing.T) {
+	sent := func(acks int) []byte {
+		return frames(func(f *http2.Framer, headers func(...string) []byte) {
+			_ = f.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+			if acks > 1 {
+				_ = f.WriteSettingsAck()
+			}
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers(":method", "GET"), EndHeaders: true})
+			_ = f.WriteData(1, false, []byte(settingsAck)) // not a frame
+			if acks > 0 {
+				_ = f.WriteSettingsAck()
+			}
+			_ = f.WriteData(1, true, []byte("tail"))
+		})
+	}
+	for acks, want := range map[int][]byte{0: sent(0), 1: sent(0), 2: sent(1)} {
+		all := sent(acks)
+		for i := range all {
+			for j := i; j <= len(all); j += 7 {
+				var c replayConn
+				var got []byte
+				for _, part := range [][]byte{all[:i], all[i:j], all[j:]} {
+					got = append(got, c.withoutAck(part)...)
+				}
+				if !bytes.Equal(got, want) {
+					t.Fatalf("%d acknowledgments, parts of %d and %d: %q", acks, i, j-i, got)
+				}
+			}
+		}
+	}
+}
+
 // selfSigned is a certificate for 127.0.0.1 that vouches for itself.
 func selfSigned(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
@@ -185,7 +218,7 @@ func TestOnePort(t *testing.T) {
 			body, _ := io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
 			if !strings.Contains(string(body), "etcdserver") || strings.HasPrefix(name, "HTTP/2") != (resp.ProtoMajor == 2) {
-				t.Errorf("%s: %s, %q", name, resp.Proto, body)
+				t.Errorf("%s: %s, %s, %v, %q", name, resp.Proto, resp.Status, resp.Header, body)
 			}
 		}
 	}

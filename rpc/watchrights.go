@@ -3,8 +3,11 @@ package rpc
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 
+	pb "quire/api/etcdserverpb"
+	"quire/engine"
 	"quire/engine/auth"
 )
 
@@ -24,9 +27,20 @@ type watchRights struct {
 	}
 }
 
+// divergent tells whether this member was found to differ from the others: what it
+// would tell of its events may be wrong.
+func (s *Server) divergent() bool {
+	return s.cfg.Space.HasAlarm(pb.AlarmType_CORRUPT) && slices.ContainsFunc(s.cfg.Space.Alarms(), func(a *pb.AlarmMember) bool {
+		return a.MemberID == s.cfg.MemberID && a.Alarm == pb.AlarmType_CORRUPT
+	})
+}
+
 // permit checks the creation of a watcher.
 func (w *watchRights) permit(key, rangeEnd []byte) error {
 	s := w.stream.srv
+	if s.divergent() {
+		return watchReason(engine.ErrCorrupt)
+	}
 	id, err := s.identify(w.stream.Ctx)
 	if err != nil {
 		return watchReason(err)
@@ -47,6 +61,9 @@ func (w *watchRights) permit(key, rangeEnd []byte) error {
 // keep returns the check of what may stay, nil if everything may.
 func (w *watchRights) keep() func(key, rangeEnd []byte) error {
 	s := w.stream.srv
+	if s.divergent() {
+		return func([]byte, []byte) error { return watchReason(engine.ErrCorrupt) }
+	}
 	if !s.cfg.Auth.Enabled() {
 		return nil
 	}

@@ -42,7 +42,7 @@ func (l *Log) AppendParts(parts ...[]byte) (Pos, error) {
 	if l.err != nil {
 		return 0, l.err
 	}
-	if b := l.open; b != nil && total > b.room() && total <= l.opts.MaxBatchBytes-headerBytes-frameBytes {
+	if b := l.open; b != nil && total > b.room() && total <= capacity(l.opts.MaxBatchBytes)-headerBytes-frameBytes {
 		l.sealLocked() // it fits in a batch of its own: do not split it
 	}
 	pos := l.appended + 1
@@ -88,7 +88,7 @@ func (g *gather) read(dst []byte) {
 }
 
 // room returns how many bytes of a record still fit.
-func (b *batch) room() int { return len(b.buf) - b.used - frameBytes }
+func (b *batch) room() int { return capacity(len(b.buf)) - b.used - frameBytes }
 
 // put adds a frame of the next n bytes of src.
 func (b *batch) put(src *gather, n int, flags uint32) {
@@ -245,7 +245,7 @@ func (l *Log) startLocked(b *batch) bool {
 	h.segment = seg.number
 	l.lastHash = h.seal(b.buf)
 	l.lastSeq = h.seq
-	b.seq, b.seg, b.off, b.done = h.seq, seg, seg.off, false
+	b.seq, b.seg, b.off, b.size, b.done = h.seq, seg, seg.off, h.size(), false
 	for i, other := range l.slots {
 		if other == nil {
 			b.token = uint64(i)

@@ -104,7 +104,7 @@ func (l *Log) settleLocked(c disk.Completion, now time.Time) {
 		return
 	}
 	b.done = true
-	size := disk.AlignUp(b.used)
+	size := int(b.size)
 	l.stats.Batches++
 	l.stats.BatchBytes += uint64(size)
 	if l.opts.OnWrite != nil {

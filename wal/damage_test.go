@@ -149,7 +149,7 @@ func usedBytes(t testing.TB, m *disk.Mem) map[string]map[int64]bool {
 		mark(info.Name, 0, segmentHead)
 	}
 	r, err := newReader(m, visitor{batch: func(seg *segment, off int64, h *batchHeader) {
-		mark(seg.name, off, off+headerBytes+int64(h.payload))
+		mark(seg.name, off, off+h.hashed())
 	}})
 	if err == nil {
 		_, _, err = r.run()

@@ -17,6 +17,8 @@
 //     known to be durable when it was written.
 //   - mark: a batch without frames, written for its hint: when the log is idle,
 //     and by Close.
+//   - sector: 512 bytes, the unit that a disk writes as a whole or not at all.
+//     Stamp: the end of each sector of a batch, which says whose it is.
 //   - ready ahead: a segment with header and name that has no batch yet. Spare:
 //     a file that can become one.
 //
@@ -32,7 +34,7 @@
 // header is durable: n.spare.tmp → n.spare → header → n.wal. Trimming goes from
 // the front, one file after another: n.wal → n.spare, or removal.
 //
-// # Format, version 1
+// # Format, version 2
 //
 // Little-endian. A segment is a header block of 4096 bytes and then batches, each
 // at a multiple of 4096, without a gap. A batch that does not fit any more is the
@@ -43,20 +45,24 @@
 //	offset  bytes  field
 //	0       8      xxhash64 of bytes 8 to 63
 //	8       8      magic "quirewal"
-//	16      4      format version, 1
+//	16      4      format version, 2
 //	20      4      64, the length of this header
 //	24      8      segment number
 //	32      8      log identity, the same in all segments
 //	40      8      file size in bytes
 //	48      16     0
 //
-// Batch; the rest of its last block is 0 and not covered by the hash:
+// Batch. Header and frames are dealt out to sectors, 508 bytes to each; the last 4
+// bytes of a sector are the stamp. The rest of the last sector is 0, that of the
+// last block too, and not covered by the hash. Offsets of header and frames, before
+// they are dealt out:
 //
 //	offset  bytes  field
-//	0       8      xxhash64 of bytes 8 to the end of the frames
+//	0       8      xxhash64 of bytes 8 to the end of the last sector, stamps included
 //	8       4      magic "BTCH"
-//	12      2      format version, 1
-//	14      2      flags: 1 first of an incarnation, 2 mark, 4 mark of a Close
+//	12      2      format version, 2
+//	14      2      flags: 1 first of an incarnation, 2 mark, 4 mark of a Close,
+//	               8 first of an incarnation that cut off a damaged end
 //	16      8      segment number
 //	24      8      incarnation
 //	32      8      sequence
@@ -66,7 +72,11 @@
 //	64      4      length of the frames in bytes
 //	68      4      number of frames
 //	72      8      log identity
-//	80      …      frames
+//	80      8      xxhash64 of bytes 8 to 79
+//	88      …      frames
+//
+// The stamp is a hash of log identity, segment number, incarnation and sequence
+// (sector.go).
 //
 // Frame:
 //
@@ -92,8 +102,9 @@
 //     was trimmed (first segment not 1) the first batch must be there.
 //  3. All blocks behind the end are looked at for whole batches. If one has a
 //     durable hint that covers the missing batch, that one was durable once:
-//     ErrCorrupt, with file and offset. Otherwise what is behind the end is a
-//     torn tail and is reported (Recovery.Cut…).
+//     ErrCorrupt, with file and offset. So it is, without Options.CutDamaged, if
+//     all of the missing batch was written, see below. Otherwise what is behind the
+//     end is a torn tail and is reported (Recovery.Cut…).
 //  4. Accepted batches of which no hint tells that they are durable are written
 //     again, byte for byte. The beginning of a record without its end is dropped.
 //  5. The open batch of the new incarnation is written behind the end, and only
@@ -133,9 +144,21 @@
 //
 // Damage at rest. Any flipped bit under a hash is noticed. In a batch that some
 // later batch's hint covers it is ErrCorrupt. In the newest batches, of which no
-// hint tells, it cannot be told from a torn write and is cut, with a report; idle
-// marks and the mark of Close keep that window small. A log that ends with the
-// mark of a Close, and nothing cut, is whole (Recovery.Clean).
+// hint tells, the stamps tell it from a torn write: of a torn batch some sector was
+// never written, and has another stamp or none. If all have it, the batch was on
+// the disk as a whole and may have been acknowledged, and what is wrong with it
+// came later. (The first sector alone tells it if its header is not intact: it was
+// written as a whole, so that it was right once. A stamp may have lost one bit.) A
+// log that ends so is refused, or, with Options.CutDamaged, cut; the open batch
+// that takes the damaged one's place says so, so that a crash cannot make it be
+// forgotten (Recovery.Doubtful). What damage cannot be told from a torn write: a
+// sector of which the stamp is gone too, and a batch that is gone as a whole, as
+// after a write that the disk acknowledged and lost. Idle marks and the mark of
+// Close keep the window for that small. A log that ends with the mark of a Close,
+// and nothing cut, is whole (Recovery.Clean).
+//
+// A false alarm, a sector whose old content ends with the stamp by chance, has a
+// probability of one in a hundred million for each torn batch.
 //
 // What the log cannot notice alone, and its owner must: that all segments are gone
 // (Recovery.Fresh), that the first ones are (Recovery.FirstPos), that the last

@@ -74,6 +74,8 @@ func Dump(fsys disk.FS, w io.Writer) error {
 
 func kindOf(flags uint16) string {
 	switch {
+	case flags&flagCut != 0:
+		return "open, cut"
 	case flags&flagOpen != 0:
 		return "open"
 	case flags&flagClose != 0:

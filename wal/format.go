@@ -13,7 +13,7 @@ import (
 
 // The layout is told in doc.go.
 const (
-	formatVersion = 1
+	formatVersion = 2
 
 	blockBytes = disk.Align // unit of placement and of direct I/O
 
@@ -21,7 +21,7 @@ const (
 	segmentHead  = 64                 // bytes that the header's hash covers
 
 	batchMagic  = 0x48435442 // "BTCH"
-	headerBytes = 80
+	headerBytes = 88
 	frameBytes  = 4
 
 	frameFirst = 1 << 30 // the frame begins a record
@@ -41,6 +41,7 @@ const (
 	flagOpen  = 1 << 0 // first of an incarnation, written by Open
 	flagMark  = 1 << 1 // tells only that all before it is durable
 	flagClose = 1 << 2 // a mark, written by Close
+	flagCut   = 1 << 3 // an open batch: what was durable once was cut off before it
 )
 
 // spareName returns the file name of a spare that segment n left, or was to be.
@@ -123,11 +124,17 @@ type batchHeader struct {
 
 // size returns the bytes that the batch takes on disk.
 func (h *batchHeader) size() int64 {
-	return (headerBytes + int64(h.payload) + blockBytes - 1) &^ (blockBytes - 1)
+	return (h.hashed() + blockBytes - 1) &^ (blockBytes - 1)
 }
 
-// seal writes the header into b, whose payload is in place, clears the padding
-// up to the next block and returns the hash.
+// hashed returns the bytes up to the end of the last sector, which the hash covers.
+func (h *batchHeader) hashed() int64 { return sectorsOf(headerBytes+int64(h.payload)) * sectorBytes }
+
+// stamp returns what ends each sector of the batch.
+func (h *batchHeader) stamp() uint32 { return stampOf(h.logID, h.segment, h.incarnation, h.seq) }
+
+// seal writes the header into b, whose payload is in place, moves both apart into
+// sectors, clears the padding up to the next block and returns the hash.
 func (h *batchHeader) seal(b []byte) uint64 {
 	le := binary.LittleEndian
 	le.PutUint32(b[8:], batchMagic)
@@ -142,7 +149,8 @@ func (h *batchHeader) seal(b []byte) uint64 {
 	le.PutUint32(b[64:], h.payload)
 	le.PutUint32(b[68:], h.frames)
 	le.PutUint64(b[72:], h.logID)
-	end := headerBytes + int(h.payload)
+	le.PutUint64(b[80:], xxhash.Sum64(b[8:80]))
+	end := spread(b, headerBytes+int64(h.payload), h.stamp())
 	clear(b[end:h.size()])
 	h.hash = xxhash.Sum64(b[8:end])
 	le.PutUint64(b, h.hash)
@@ -168,6 +176,12 @@ func decodeBatchHeader(b []byte) (h batchHeader, ok bool) {
 		logID:       le.Uint64(b[72:]),
 	}
 	return h, le.Uint32(b[8:]) == batchMagic && h.version == formatVersion
+}
+
+// headerIntact tells whether a header is as it was written, whatever became of the
+// rest of the batch.
+func headerIntact(b []byte) bool {
+	return binary.LittleEndian.Uint64(b[80:]) == xxhash.Sum64(b[8:80])
 }
 
 // frame is a record or a piece of one.

@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// goldenRecords are the records in testdata/v1.wal.
+// goldenRecords are the records in testdata/v2.wal.
 func goldenRecords() [][]byte {
 	return [][]byte{[]byte("first"), {}, bytes.Repeat([]byte("0123456789"), 1000), []byte("last")}
 }
@@ -58,9 +58,9 @@ func writeGolden(t *testing.T, m *disk.Mem) {
 	}
 }
 
-// TestGolden: version 1 is read as it was written then, and written as it was.
+// TestGolden: version 2 is read as it was written then, and written as it was.
 func TestGolden(t *testing.T) {
-	const file, dump = "testdata/v1.wal", "testdata/v1.dump"
+	const file, dump = "testdata/v2.wal", "testdata/v2.dump"
 	m := disk.NewMem(1)
 	writeGolden(t, m)
 	now, err := m.ReadFile(segmentName(1))
@@ -81,7 +81,7 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(golden, now) {
-		t.Fatal("version 1 is not written any more as it was: a new version is needed")
+		t.Fatal("version 2 is not written any more as it was: a new version is needed")
 	}
 	wantDump, err := os.ReadFile(dump)
 	if err != nil {
@@ -109,12 +109,12 @@ func TestWrongVersion(t *testing.T) {
 	m := disk.NewMem(1)
 	writeGolden(t, m)
 	p, _ := m.ReadFile(segmentName(1))
-	binary.LittleEndian.PutUint32(p[16:], 2)
+	binary.LittleEndian.PutUint32(p[16:], 3)
 	binary.LittleEndian.PutUint64(p, xxhash.Sum64(p[8:segmentHead]))
 	m.WriteFile(segmentName(1), p)
 	_, _, err := Open(m, Options{}, nil)
 	var ve *VersionError
-	if !errors.Is(err, ErrVersion) || !errors.As(err, &ve) || ve.File != segmentName(1) || ve.Got != 2 || ve.Want != 1 {
+	if !errors.Is(err, ErrVersion) || !errors.As(err, &ve) || ve.File != segmentName(1) || ve.Got != 3 || ve.Want != 2 {
 		t.Fatal(err)
 	}
 }
@@ -157,7 +157,7 @@ func FuzzRecover(f *testing.F) {
 		copy(p[off:], data)
 		if block := off / blockBytes * blockBytes; fixHash && block > 0 {
 			h, _ := decodeBatchHeader(p[block:])
-			if end := block + headerBytes + int(h.payload); end <= len(p) {
+			if end := block + int(h.hashed()); end <= len(p) {
 				binary.LittleEndian.PutUint64(p[block:], xxhash.Sum64(p[block+8:end]))
 			}
 		}

@@ -40,6 +40,9 @@ func (r *reader) judge(end int, off int64) error {
 		return &CorruptError{File: bad.seg.name, Off: bad.off, What: bad.what, Want: bad.want, Got: bad.got,
 			Reason: fmt.Sprintf("batch %d was durable, says %s", r.chain.seq+1, t.witness)}
 	}
+	if err := r.doubt(&bad); err != nil {
+		return err
+	}
 	r.rec.CutBatches, r.rec.CutBytes = t.batches, t.endBytes
 	if bad.known {
 		r.rec.CutBatches++
@@ -49,6 +52,64 @@ func (r *reader) judge(end int, off int64) error {
 		r.rec.CutFile, r.rec.CutOff = bad.seg.name, bad.off
 	}
 	return nil
+}
+
+// doubt finds out whether the batch that ends the log was written as a whole. Then
+// it was damaged since, and may have been acknowledged.
+func (r *reader) doubt(bad *suspect) error {
+	whole, err := r.written(bad.seg, bad.off)
+	if err != nil || !whole {
+		return err
+	}
+	if !r.cutDamaged {
+		return &CorruptError{File: bad.seg.name, Off: bad.off, What: bad.what, Want: bad.want, Got: bad.got,
+			Reason: fmt.Sprintf("every sector of batch %d was written, it may have been acknowledged", r.chain.seq+1)}
+	}
+	bad.known = true
+	r.cutNow = true
+	r.rec.Doubtful, r.rec.DoubtPos = true, r.chain.pos
+	return nil
+}
+
+// written tells whether the next batch was written as a whole at off: all its
+// sectors have its stamp. A sector is written as a whole or not at all. So if the
+// first one has the stamp and a header that is not what was written, it is damaged;
+// if the header is right it names the others.
+func (r *reader) written(seg *segment, off int64) (bool, error) {
+	if off+blockBytes > seg.sizeBytes {
+		return false, nil
+	}
+	f, err := r.fsys.Open(seg.name, disk.ReadOnly)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	r.buf = r.buf[:0]
+	b, err := r.load(f, seg, off, blockBytes)
+	if err != nil {
+		return false, err
+	}
+	c := &r.chain
+	for _, incarnation := range [...]uint64{c.incarnation, c.incarnation + 1} {
+		stamp := stampOf(c.logID, seg.number, incarnation, c.seq+1)
+		if !stamped(b, stamp) {
+			continue
+		}
+		h, ok := decodeBatchHeader(b)
+		if !ok || !headerIntact(b) || off+h.size() > seg.sizeBytes {
+			return true, nil
+		}
+		if b, err = r.load(f, seg, off, h.size()); err != nil {
+			return false, err
+		}
+		for s := int64(0); s < h.hashed(); s += sectorBytes {
+			if !stamped(b[s:], stamp) {
+				return false, nil
+			}
+		}
+		return true, nil
+	}
+	return false, nil
 }
 
 // suspect is the place where the next batch was expected.

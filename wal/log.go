@@ -72,7 +72,7 @@ type Log struct {
 // batch is the unit of writing.
 type batch struct {
 	buf    []byte // MaxBatchBytes, aligned
-	used   int    // bytes, with the header
+	used   int    // bytes, with the header and without stamps
 	frames uint32
 	flags  uint16
 	ops    int
@@ -86,6 +86,7 @@ type batch struct {
 	seq     Seq
 	seg     *segment
 	off     int64
+	size    int64
 	started time.Time
 	done    bool
 }

@@ -25,7 +25,7 @@ func TestLargeRecords(t *testing.T) {
 	r := newRoom(l)
 	rng := rand.New(rand.NewPCG(1, 2))
 	var want [][]byte
-	for _, n := range []int{64 << 20, 1, 0, 64<<10 - headerBytes - frameBytes, 64<<10 - headerBytes, 64 << 10, 3 << 20, 100} {
+	for _, n := range []int{64 << 20, 1, 0, capacity(64<<10) - headerBytes - frameBytes, capacity(64<<10) - headerBytes, 64 << 10, 3 << 20, 100} {
 		p := make([]byte, n)
 		for i := 0; i < n; i += 997 {
 			p[i] = byte(rng.Uint32())

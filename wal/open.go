@@ -28,6 +28,7 @@ func Open(dev Device, opts Options, replay func(pos Pos, rec []byte) error) (*Lo
 	if err != nil {
 		return nil, Recovery{}, named(err)
 	}
+	r.cutDamaged = opts.CutDamaged
 	fresh := len(r.segs) == 0
 	if fresh && opts.MustExist {
 		return nil, Recovery{}, ErrNoLog
@@ -42,7 +43,7 @@ func Open(dev Device, opts Options, replay func(pos Pos, rec []byte) error) (*Lo
 		err = l.makeFirst()
 	}
 	if err == nil {
-		err = l.begin()
+		err = l.begin(r.cutNow)
 	}
 	if err != nil {
 		l.abandon()
@@ -126,7 +127,7 @@ func (r *reader) rewrite(p place) error {
 		return err
 	}
 	h, _ := decodeBatchHeader(buf)
-	if h.hash != p.hash || h.size() != p.size || xxhash.Sum64(buf[8:headerBytes+int(h.payload)]) != p.hash {
+	if h.hash != p.hash || h.size() != p.size || xxhash.Sum64(buf[8:h.hashed()]) != p.hash {
 		return &CorruptError{File: p.seg.name, Off: p.off, What: "batch hash", Want: p.hash, Got: h.hash,
 			Reason: "the disk gave other bytes when it was read again"}
 	}
@@ -221,14 +222,19 @@ func (l *Log) makeFirst() error {
 }
 
 // begin starts the background and writes the open batch, which makes the
-// incarnation durable before anything else is written in it.
-func (l *Log) begin() error {
+// incarnation durable before anything else is written in it. That something was
+// cut off is told by the same batch: it takes the place of what was damaged.
+func (l *Log) begin(cut bool) error {
+	flags := uint16(flagOpen)
+	if cut {
+		flags |= flagCut
+	}
 	if !l.opts.Manual {
 		l.idle.Add(1)
 		go l.background()
 	}
 	l.mu.Lock()
-	l.sealMarkLocked(flagOpen)
+	l.sealMarkLocked(flags)
 	err := l.drainLocked()
 	l.marked = true // nothing before the open batch is in doubt
 	l.mu.Unlock()

@@ -45,6 +45,11 @@ type Options struct {
 	// the last batch cannot pass for a torn write; default 200 ms. A negative
 	// value switches it off. A Manual log writes none by itself.
 	IdleMark time.Duration
+	// CutDamaged cuts the end off a log whose newest batch was written as a whole and
+	// damaged since, as if it had never been written, and says so at this and later
+	// starts (Recovery.Doubtful); without it such a log is refused. For an owner who
+	// can get what is missing from elsewhere.
+	CutDamaged bool
 	// MustExist makes Open fail with ErrNoLog instead of making a new log.
 	MustExist bool
 	// LogID is the identity of a log that is made; 0 means a random one. A

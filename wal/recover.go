@@ -32,6 +32,14 @@ type Recovery struct {
 	// not in the log. It is dropped.
 	PartialBytes int64
 	Incarnation  uint64 // of the log as it is open now; of its newest batch in Check
+	// Doubtful: with Options.CutDamaged an end was cut off that had been written as a
+	// whole, now or at an earlier start: records behind DoubtPos may have been durable
+	// once. It stays true until the log is trimmed beyond that place.
+	Doubtful bool
+	DoubtPos Pos
+	// EndFile, EndOff and EndBytes are the place of the newest batch that counts.
+	EndFile          string
+	EndOff, EndBytes int64
 }
 
 // chain is what the next batch must agree with: the prefix rule.
@@ -107,6 +115,10 @@ type reader struct {
 
 	buf  []byte // of the segment being read
 	base int64  // its offset in the segment
+	flat []byte // header and frames of the batch being read, without stamps
+	// cutDamaged: a damaged end is cut off like a torn one.
+	cutDamaged bool
+	cutNow     bool // … by this reader
 }
 
 // visitor is called with what the reader accepts; its functions may be nil.
@@ -280,11 +292,11 @@ func (r *reader) readBatch(f disk.File, seg *segment, off int64, epoch uint64) (
 	if b, err = r.load(f, seg, off, h.size()); err != nil {
 		return h, nil, nil, err
 	}
-	b = b[:headerBytes+int(h.payload)]
-	if got := xxhash.Sum64(b[8:]); got != h.hash {
+	if got := xxhash.Sum64(b[8:h.hashed()]); got != h.hash {
 		return h, nil, &mismatch{"batch hash", h.hash, got}, nil
 	}
-	return h, b[headerBytes:], nil, nil
+	r.flat = gatherSectors(r.flat[:0], b, headerBytes+int64(h.payload))
+	return h, r.flat[headerBytes:], nil, nil
 }
 
 // checkBatch checks what a header says by itself, except epoch and hash.
@@ -296,7 +308,7 @@ func (r *reader) checkBatch(seg *segment, off int64, b []byte) (batchHeader, *mi
 	case h.logID != r.chain.logID:
 		return h, &mismatch{"log identity", r.chain.logID, h.logID}
 	case off+h.size() > seg.sizeBytes:
-		return h, &mismatch{"batch length", uint64(seg.sizeBytes - off - headerBytes), uint64(h.payload)}
+		return h, &mismatch{"batch length", uint64(seg.sizeBytes - off), uint64(h.hashed())}
 	}
 	return h, nil
 }
@@ -338,6 +350,10 @@ func (r *reader) accept(seg *segment, off int64, h *batchHeader, payload []byte)
 	c.started, c.seq, c.hash, c.incarnation, c.flags = true, h.seq, h.hash, h.incarnation, h.flags
 	c.durable = max(c.durable, h.durable)
 	r.rec.Batches++
+	r.rec.EndFile, r.rec.EndOff, r.rec.EndBytes = seg.name, off, h.size()
+	if h.flags&flagCut != 0 {
+		r.rec.Doubtful, r.rec.DoubtPos = true, h.pos
+	}
 	if h.flags&flagOpen != 0 {
 		r.partial, r.partialOpen = r.partial[:0], false
 		r.headless = whole

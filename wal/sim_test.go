@@ -281,7 +281,7 @@ func (s *sim) record() []byte {
 	case 0:
 		n = s.rng.IntN(3 * s.opts.MaxBatchBytes)
 	case 1:
-		n = s.opts.MaxBatchBytes - headerBytes - frameBytes - 4 + s.rng.IntN(9)
+		n = capacity(s.opts.MaxBatchBytes) - headerBytes - frameBytes - 4 + s.rng.IntN(9)
 	case 2:
 		n = 0
 	}

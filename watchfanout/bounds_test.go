@@ -211,7 +211,7 @@ func TestManyWatchers(t *testing.T) {
 	if each > 300 {
 		t.Errorf("%.0f bytes per watcher", each)
 	}
-	if !raceEnabled && took > time.Second {
+	if !raceEnabled && took > 10*time.Second { // 0.2 s if each costs the same
 		t.Errorf("took %v of processor time", took)
 	}
 	if st := h.Stats(); st.Watchers != n {

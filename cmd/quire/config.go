@@ -78,6 +78,7 @@ type Config struct {
 	WarnUnary           time.Duration
 	DowngradeCheck      time.Duration
 	DefragThresholdMB   uint
+	CorruptCheck        time.Duration // 0: never
 	CompactHashCheck    time.Duration
 	UnsafeNoFsync       bool
 	PageCacheBytes      int64 // quire's own: clean pages kept in memory

@@ -169,11 +169,11 @@ func openStack(fs *disk.Mem) (*crashStack, error) {
 	if s.e.AppliedIndex() == 0 {
 		mode = raft.BootstrapNewLog
 	}
-	open := func(replay func(wal.Pos, []byte) error) (raft.Log, error) {
+	open := func(replay func(wal.Pos, []byte) error) (raft.Log, raft.Found, error) {
 		l, _, err := wal.Open(fs, wal.Options{SegmentBytes: 64 << 10, MaxBatchBytes: 8 << 10, Manual: true, LogID: 5,
 			MustExist: mode == raft.RefuseNewLog}, replay)
 		s.log = l
-		return l, err
+		return l, raft.Found{}, err
 	}
 	s.n, s.step, err = raft.OpenManual(raft.Config{ID: 1, ClusterID: 3, NewLog: mode, Session: 1,
 		Applied: raft.Index(s.e.AppliedIndex()), AppliedTerm: raft.Term(s.e.Term()), ConfState: s.e.ConfState()}, open, s.e)

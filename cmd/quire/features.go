@@ -27,6 +27,10 @@ const (
 	gateLeaseCheckpoint   = "LeaseCheckpoint"
 	gateCheckpointPersist = "LeaseCheckpointPersist"
 	gateStopOnDefrag      = "StopGRPCServiceOnDefrag"
+
+	gateCompactHashCheck    = "CompactHashCheck"
+	gateInitialCorruptCheck = "InitialCorruptCheck"
+	gateSetMemberLocalAddr  = "SetMemberLocalAddr"
 )
 
 type gateSpec struct {
@@ -39,13 +43,13 @@ type gateSpec struct {
 var knownGates = map[string]gateSpec{
 	gateAllAlpha:                   {stage: alpha, works: true},
 	gateAllBeta:                    {stage: beta, works: true},
-	"CompactHashCheck":             {stage: alpha}, // compares members
+	gateCompactHashCheck:           {stage: alpha, works: true},
 	"FastLeaseKeepAlive":           {stage: beta, on: true},
-	"InitialCorruptCheck":          {stage: alpha}, // compares members
+	gateInitialCorruptCheck:        {stage: alpha, works: true},
 	gateLeaseCheckpoint:            {stage: alpha}, // remaining TTLs are always kept
 	gateCheckpointPersist:          {stage: alpha},
 	"PriorityRequest":              {stage: alpha},
-	"SetMemberLocalAddr":           {stage: alpha}, // for connections to peers
+	gateSetMemberLocalAddr:         {stage: alpha, works: true},
 	gateStopOnDefrag:               {stage: alpha, works: true},
 	"TxnModeWriteWithSharedBuffer": {stage: beta, on: true},
 }

@@ -194,9 +194,8 @@ func (f *flagSet) addUpkeep() {
 	f.DurationVar(&c.WatchProgress, "watch-progress-notify-interval", 10*time.Minute, "interval of progress notifications")
 	f.DurationVar(&c.WarnApply, "warning-apply-duration", 100*time.Millisecond, "time to apply an entry after which a warning is logged")
 	f.UintVar(&c.DefragThresholdMB, "bootstrap-defrag-threshold-megabytes", 0, "megabytes to gain for which the start defragments first (0: never)")
-	f.nothing("corrupt-check-time", time.Duration(0), "interval of comparing hashes with peers")
-	f.DurationVar(&c.CompactHashCheck, "compact-hash-check-time", time.Minute, "interval of comparing compaction hashes with peers")
-	f.effects["compact-hash-check-time"] = none
+	f.DurationVar(&c.CorruptCheck, "corrupt-check-time", 0, "interval of comparing hashes of all data with peers; 0: never")
+	f.DurationVar(&c.CompactHashCheck, "compact-hash-check-time", time.Minute, "interval of comparing compaction hashes with peers, with the gate CompactHashCheck")
 	f.DurationVar(&c.DowngradeCheck, "downgrade-check-time", 5*time.Second, "interval of checking the state of a downgrade; 0: never")
 }
 

@@ -70,7 +70,7 @@ func TestSlowLogOutputDropsAndCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("writing to a stuck output took %v", took)
 	}
 	dropped := sink.dropped.Load()

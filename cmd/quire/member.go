@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -56,10 +55,14 @@ type member struct {
 	rpc        *rpc.Server
 	see        observation
 	membership *membership.Service
+	checks     *checks
 	leases     *leases
 	watch      *walMetrics
 	timing     *storeMetrics
 	applies    *applyMetrics
+	stall      *stallWatch
+	replaced   bool        // the store, by rebuild, at this start
+	ailing     atomic.Bool // the store was found damaged
 
 	events []watchfanout.Event // the apply goroutine's, see publisher
 	counts counts
@@ -132,7 +135,11 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		Header:           rpc.HeaderBody(m.cid, m.id, m.term),
 		ProgressInterval: c.WatchProgress,
 		FragmentBytes:    int(c.MaxRequestBytes) + 512<<10,
-		OnHistoryError:   func(err error) { log.Error("cannot read the watch history", zap.Error(err)) },
+		OnHistoryError: func(err error) {
+			if !errors.Is(err, engine.ErrCorrupt) { // the alarm was logged
+				log.Error("cannot read the watch history", zap.Error(err))
+			}
+		},
 	})
 	if err := m.openTransport(); err != nil {
 		return m, err
@@ -155,6 +162,7 @@ func openMember(ctx context.Context, c *Config, in surroundings) (m *member, err
 		StrictCheck: c.StrictReconfigCheck, MaxLearners: c.MaxLearners,
 		ServerVersion: apiVersion, DowngradeCheck: c.DowngradeCheck, Logger: log,
 	})
+	m.checks = m.newChecks()
 	if m.rpc, err = rpc.New(m.rpcConfig(reg)); err != nil {
 		return m, err
 	}
@@ -182,7 +190,7 @@ func (m *member) openTokens() (err error) {
 // before anything else happens, so that other flags at a later start change
 // nothing, as in etcd.
 func (m *member) openEngine(ctx context.Context) (err error) {
-	if m.engine, err = engine.Open(m.dirs[0], m.engineOptions()); err != nil {
+	if err := m.openStore(ctx); err != nil {
 		return err
 	}
 	if m.id, m.cid = m.engine.MemberID(), m.engine.ClusterID(); m.id != 0 {
@@ -222,6 +230,7 @@ func (m *member) engineOptions() engine.Options {
 		Propose:           m.propose,
 		OnCheckpoint:      m.checkpointed,
 		OnTimed:           m.timing.observe,
+		OnDamage:          m.damaged,
 		OnFatal:           m.die,
 		Logger:            m.log,
 	}
@@ -247,18 +256,19 @@ func (m *member) openRaft() error {
 	default: // new, restored or imported: its log begins with it
 		mode = raft.BootstrapNewLog
 	}
-	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, error) {
-		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, OnWrite: m.watch.observe}, replay)
+	open := func(replay func(pos wal.Pos, rec []byte) error) (raft.Log, raft.Found, error) {
+		l, rec, err := wal.Open(m.dirs[1], wal.Options{MustExist: mode == raft.RefuseNewLog, CutDamaged: m.cutsDamaged(), OnWrite: m.watch.observe}, replay)
 		if err != nil {
-			return nil, err
+			return nil, raft.Found{}, err
 		}
+		m.stall = &stallWatch{log: m.log, wal: l, limit: m.cfg.electionTimeout(), die: m.die}
 		if rec.CutBytes > 0 {
-			m.log.Warn("cut a torn tail off the log", zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
+			m.log.Warn("cut a torn or damaged tail off the log", zap.Bool("was-written", rec.Doubtful), zap.String("file", rec.CutFile), zap.Int64("offset", rec.CutOff), zap.Int64("bytes", rec.CutBytes))
 		}
-		return l, nil
+		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	n, err := raft.Open(raft.Config{
-		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster,
+		ID: m.id, ClusterID: m.cid, NewLog: mode, StandAlone: m.cfg.ForceNewCluster, Replaced: m.replaced,
 		HeartbeatMillis: int(m.cfg.HeartbeatMillis), ElectionMillis: int(m.cfg.ElectionMillis),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: int(m.cfg.SnapshotCatchUp), AdvanceTicks: m.cfg.ElectionTickAdvance,
@@ -269,6 +279,10 @@ func (m *member) openRaft() error {
 		return err
 	}
 	m.node.Store(n)
+	if err := m.rebuilt(); err != nil {
+		return err
+	}
+	m.stall.start()
 	go func() {
 		<-n.Done()
 		if err := n.Err(); err != nil {
@@ -276,6 +290,12 @@ func (m *member) openRaft() error {
 		}
 	}()
 	return nil
+}
+
+// cutsDamaged: in a cluster the others have what a damaged end of the log held. A
+// member that is alone, or is told to be, goes on without it only in the latter case.
+func (m *member) cutsDamaged() bool {
+	return m.cfg.ForceNewCluster || len(m.engine.Members()) != 1
 }
 
 func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
@@ -296,6 +316,7 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 		Auth: e.Auth(), Tokens: m.tokens, Rights: e, ClientCertAuth: c.ClientTLS.ClientCertAuth, BcryptCost: int(min(c.BcryptCost, math.MaxInt32)),
 		OpenRange:    func(req *pb.RangeRequest, chunk int) rpc.RangeCursor { return e.RangeStream(req, chunk) },
 		OpenWatch:    rpc.OpenHubWatch(m.hub),
+		LogStall:     m.stall.check,
 		MoveLeader:   n.TransferLeadership,
 		OpenSnapshot: rpc.OpenSnapshotFunc(e.Snapshot),
 		Membership:   memberships{m.membership, m},
@@ -304,15 +325,12 @@ func (m *member) rpcConfig(reg *prometheus.Registry) rpc.Config {
 	return rc
 }
 
-// raftVars is what /debug/vars shows of raft, in the form of its library.
+// raftVars is what /debug/vars shows of raft.
 func (m *member) raftVars() any {
-	s := m.node.Load().Status()
-	state := "StateFollower"
-	if s.IsLeader {
-		state = "StateLeader"
+	if n := m.node.Load(); n != nil {
+		return n.Detail()
 	}
-	hex := func(id uint64) string { return strconv.FormatUint(id, 16) }
-	return map[string]any{"id": hex(s.ID), "lead": hex(s.Lead), "raftState": state, "term": s.Term, "commit": s.Commit, "applied": s.Applied}
+	return nil
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {
@@ -479,6 +497,12 @@ func (m *member) close(ctx context.Context) error {
 	var errs []error
 	if m.rpc != nil {
 		m.rpc.Close(ctx)
+	}
+	if m.stall != nil {
+		m.stall.stop()
+	}
+	if len(m.fatal) > 0 && m.transport != nil {
+		m.transport.Close() // first: the log may not let go
 	}
 	if n := m.node.Load(); n != nil {
 		errs = append(errs, n.Stop(ctx))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "quire/api/etcdserverpb"
+	"quire/cmd/quire/corruption"
 	"quire/engine"
 	"quire/raft"
 	"quire/raft/peer"
@@ -20,14 +21,19 @@ const (
 	callLeaseRenew      peer.Method = 1
 	callLeaseTimeToLive peer.Method = 2
 	callPromote         peer.Method = 3
+	callHashKV          peer.Method = 4
+	callMarks           peer.Method = 5
 )
 
 // handlers answer the calls of other members.
 func (m *member) handlers() map[peer.Method]peer.Handler {
+	compared := corruption.Responder{State: m.engine, Self: m.id}
 	return map[peer.Method]peer.Handler{
 		callLeaseRenew:      m.leases.serveRenew,
 		callLeaseTimeToLive: m.leases.serveTimeToLive,
 		callPromote:         m.servePromote,
+		callHashKV:          compared.Hash,
+		callMarks:           compared.Marks,
 	}
 }
 

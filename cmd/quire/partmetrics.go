@@ -42,9 +42,13 @@ func (m *member) registerParts(reg *prometheus.Registry) error {
 	p.counter("etcd_server_heartbeat_send_failures_total", "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
 		func() float64 { return float64(m.transport.LateHeartbeats()) })
 	p.add(newPeerMetrics(m.transport, m.id))
+	p.add(newCheckMetrics(m.checks.continuous))
 	for name, help := range versionTwo {
 		p.counter(name, help, zero)
 	}
+	p.gauge("quire_log_oldest_write_seconds", "Age of the oldest write of the log that has not ended.", m.stall.oldest)
+	p.counter("quire_log_stalls_total", "Writes of the log that took longer than an election timeout.",
+		func() float64 { return float64(m.stall.count.Load()) })
 	p.gauge("etcd_server_snapshot_apply_in_progress_total", "1 if the server is applying the incoming snapshot. 0 if none.",
 		func() float64 { return float64(m.counts.restoring.Load()) })
 	p.gauge("etcd_debugging_store_watchers", "Watchers of etcd's version 2 store, which is not here.", zero)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -71,7 +72,7 @@ func (m *member) openTransport() (err error) {
 	m.leases = newLeases(m)
 	m.transport, err = peer.New(peer.Config{
 		ID: m.id, ClusterID: m.cid, ServerVersion: apiVersion, PeerURLs: c.AdvertisePeerURLs.strings(),
-		TLS:       m.peerTLS,
+		TLS: m.peerTLS, LocalAddr: c.localAddress(m.log),
 		Handlers:  m.handlers(),
 		Snapshots: m.engine.Transfers(), SnapshotBytesPerSecond: c.SnapshotBytesPerSecond,
 		Raft: (*raftPort)(m), Removed: m.engine.Removed, OnRemoved: func() { m.leave(0) },
@@ -81,6 +82,26 @@ func (m *member) openTransport() (err error) {
 		Logger:            m.log,
 	})
 	return err
+}
+
+// localAddress is where connections to peers begin: with the gate
+// SetMemberLocalAddr the first advertised address that is one and reaches beyond
+// this machine, so that a machine with several is known by that. Otherwise, and if
+// there is none, nil.
+func (c *Config) localAddress(log *zap.Logger) net.IP {
+	if !c.Features.Enabled(gateSetMemberLocalAddr) {
+		return nil
+	}
+	urls := zap.Strings("advertise-peer-urls", c.AdvertisePeerURLs.strings())
+	log.Info("searching for a suitable member local address in AdvertisePeerURLs", urls)
+	for _, u := range c.AdvertisePeerURLs {
+		if ip := net.ParseIP(u.Hostname()); ip != nil && !ip.IsLoopback() && !ip.IsUnspecified() {
+			log.Info("setting member local address", zap.String("LocalAddr", ip.String()))
+			return ip
+		}
+	}
+	log.Warn("unable to set a member local address due to lack of suitable local addresses", urls)
+	return nil
 }
 
 // syncPeers makes the applied membership the transport's. A member that joins

@@ -58,6 +58,9 @@ func serve(cfg *Config, set *flagSet, args []string) int {
 	}
 	stopLevel()
 	l.Close()
+	if errors.Is(err, errStoreDamaged) && s.ended == nil {
+		fmt.Fprintln(os.Stderr, startAgain(args, os.Environ()))
+	}
 	if err != nil {
 		return exitFault
 	}
@@ -145,6 +148,8 @@ func (s *server) run(signals <-chan os.Signal) (err error) {
 	defer stopCompactor()
 	stopVersions := background(s.member.membership.Watch)
 	defer stopVersions()
+	stopChecks := background(s.member.checks.run)
+	defer stopChecks()
 	s.log.Info("notifying init daemon")
 	if err := notifyInit("READY=1"); err != nil {
 		s.log.Warn("failed to notify systemd for readiness", zap.Error(err))
@@ -250,9 +255,15 @@ func (s *server) openMember(signals <-chan os.Signal) (done bool, err error) {
 	defer cancel()
 	opened := make(chan error, 1)
 	var m *member
+	isNew := !s.cfg.initialised() // it has nothing to compare
 	go func() {
 		var err error
 		m, err = openMember(ctx, s.cfg, surroundings{log: s.log, reg: s.reg, see: s.see, peerTLS: s.ports.tls.dialPeers()})
+		if err == nil && !isNew {
+			if err = m.checks.initial(ctx); err != nil {
+				err = errors.Join(err, m.close(context.Background()))
+			}
+		}
 		opened <- err
 	}()
 	select {
@@ -290,7 +301,24 @@ func (s *server) stop() error {
 		return nil
 	}
 	s.log.Info("closing etcd server", zap.String("name", s.cfg.Name), zap.String("data-dir", s.cfg.DataDir))
-	err := s.member.close(ctx)
+	err := s.closeMember(ctx)
 	s.log.Info("closed etcd server", zap.String("name", s.cfg.Name), zap.String("data-dir", filepath.Clean(s.cfg.DataDir)))
 	return err
+}
+
+// closeMember closes the member, but does not wait for a disk that does not
+// answer: the process ends without it, as after a kill.
+func (s *server) closeMember(ctx context.Context) error {
+	limit := orderlyStop
+	if len(s.member.fatal) > 0 {
+		limit = fatalStop
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.member.close(ctx) }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("the member cannot be closed within %v; the process ends without that", limit)
+	}
 }

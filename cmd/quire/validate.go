@@ -175,7 +175,7 @@ func (c *Config) checkUpkeep() (faults []error) {
 	}{
 		{"grpc-keepalive-min-time", c.KeepAliveMinTime}, {"grpc-keepalive-interval", c.KeepAliveInterval},
 		{"grpc-keepalive-timeout", c.KeepAliveTimeout}, {"compaction-sleep-interval", c.CompactionSleep},
-		{"watch-progress-notify-interval", c.WatchProgress}, {"warning-unary-request-duration", c.WarnUnary},
+		{"corrupt-check-time", c.CorruptCheck}, {"watch-progress-notify-interval", c.WatchProgress}, {"warning-unary-request-duration", c.WarnUnary},
 	} {
 		if d.v < 0 {
 			faults = append(faults, fmt.Errorf("--%s must not be negative (set to %v)", d.flag, d.v))

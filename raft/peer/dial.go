@@ -109,6 +109,8 @@ func (t *Transport) dial(ctx context.Context, raw string) (net.Conn, error) {
 	network, addr := "tcp", u.Host
 	if u.Scheme == "unix" || u.Scheme == "unixs" {
 		network, addr = "unix", u.Host+u.Path
+	} else if t.cfg.LocalAddr != nil {
+		d.LocalAddr = &net.TCPAddr{IP: t.cfg.LocalAddr}
 	}
 	conn, err := d.DialContext(ctx, network, addr)
 	if err != nil {

@@ -32,6 +32,9 @@ import (
 // Snapshots is where the content of snapshots lies. The methods are called
 // from several goroutines.
 type Snapshots interface {
+	// Offer names a state of at least an index, as for raft; false if there is none
+	// yet, and one is being made.
+	Offer(atLeast uint64) (index, term uint64, confState []byte, ok bool)
 	// Manifest describes the state (index, term) in the receiver's terms and
 	// holds it until Release, which is called once for each Manifest.
 	Manifest(index, term uint64) ([]byte, error)
@@ -51,6 +54,7 @@ const (
 	snapManifest Method = 128 // index, term → manifest
 	snapRead     Method = 129 // index, term, blob, offset, length → bytes
 	snapEnd      Method = 130 // index, term, 1: taken over, 0: given up
+	snapWanted   Method = 131 // the least index → index, term; for a member that raft knows nothing of
 )
 
 const (
@@ -79,8 +83,13 @@ type offer struct {
 // else until ReportSnapshot, so each offer must end.
 func (p *peer) offer(m *raftpb.Message) {
 	meta := m.GetSnapshot().GetMetadata()
+	p.offerState(meta.GetIndex(), meta.GetTerm())
+}
+
+// offerState is offer for a state that may also have been asked for.
+func (p *peer) offerState(index, term uint64) {
 	now := time.Now()
-	o := &offer{index: meta.GetIndex(), term: meta.GetTerm(), began: now, read: now}
+	o := &offer{index: index, term: term, began: now, read: now}
 	p.mu.Lock()
 	old := p.mu.offering
 	p.mu.offering = o
@@ -158,6 +167,13 @@ func (t *Transport) serveSnapshot(ctx context.Context, p *peer, m Method, body [
 		return nil, errors.New("this member has no snapshots")
 	}
 	c := cursor{b: body}
+	if m == snapWanted {
+		atLeast := c.uvarint()
+		if err := c.end(); err != nil {
+			return nil, err
+		}
+		return p.wanted(atLeast)
+	}
 	index, term := c.uvarint(), c.uvarint()
 	if c.err == nil && !p.touch(index, term) {
 		return nil, fmt.Errorf("the snapshot at index %d is not offered any more", index)
@@ -313,13 +329,18 @@ func (pl *pull) run(ctx context.Context) {
 
 func (pl *pull) finish() {
 	pl.cancel()
+	pl.hangUp()
+	pl.makeRoom()
+	close(pl.done)
+}
+
+// hangUp ends the connection.
+func (pl *pull) hangUp() {
 	pl.mu.Lock()
+	defer pl.mu.Unlock()
 	if c := pl.mu.conn; c != nil {
 		c.link.close(errClosed)
 	}
-	pl.mu.Unlock()
-	pl.makeRoom()
-	close(pl.done)
 }
 
 // makeRoom lets the next pull begin.

@@ -35,6 +35,8 @@ type Config struct {
 	// TLS gives the configuration for dialing an https or unixs URL, anew for
 	// each connection. nil: those cannot be dialed.
 	TLS func() *tls.Config
+	// LocalAddr is the address from which TCP connections are dialed; nil: any.
+	LocalAddr net.IP
 
 	Raft Raft
 	// Removed tells whether a member was removed from the cluster: it is not

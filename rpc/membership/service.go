@@ -214,16 +214,24 @@ func (s *Service) Update(ctx context.Context, id uint64, urls []string, sound bo
 
 // Promote makes a voter of a learner that has caught up.
 func (s *Service) Promote(ctx context.Context, id uint64) ([]*pb.Member, error) {
-	if err := s.mayPromote(id); err != nil {
+	if err := s.mayPromote(ctx, id); err != nil {
 		return nil, err
 	}
 	return s.change(ctx, addVoter, id, nil)
 }
 
-func (s *Service) mayPromote(id uint64) error {
+func (s *Service) mayPromote(ctx context.Context, id uint64) error {
+	if s.cfg.Consensus.Progress() == nil {
+		return ErrNotLeader // etcd forwards the request to the leader's peer port
+	}
+	// Another member may have told the client that the learner is there before it is
+	// here.
+	if err := s.linearize(ctx); err != nil {
+		return err
+	}
 	progress := s.cfg.Consensus.Progress()
 	if progress == nil {
-		return ErrNotLeader // etcd forwards the request to the leader's peer port
+		return ErrNotLeader
 	}
 	has, ok := progress[id]
 	if !ok {

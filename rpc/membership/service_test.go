@@ -23,6 +23,7 @@ type cluster struct {
 	leader             bool
 	progress           map[uint64]raft.Index
 	proposed           []string
+	onRead             func()
 	readErr            error // of a read
 	stuck              bool  // nothing is ever applied
 	refuse             error // by the state machine
@@ -56,6 +57,9 @@ func (c *cluster) Progress() map[uint64]raft.Index {
 }
 
 func (c *cluster) ReadIndex(w interface{ ReadReady(error) }) bool {
+	if c.onRead != nil {
+		c.onRead()
+	}
 	if c.readErr != nil {
 		w.ReadReady(c.readErr)
 	}
@@ -208,10 +212,12 @@ func TestPromote(t *testing.T) {
 	if _, err := s.Promote(t.Context(), 9); !errors.Is(err, engine.ErrMemberNotFound) {
 		t.Errorf("nobody: %v", err)
 	}
-	c.progress[2] = 89
+	c.onRead = func() { c.progress[2] = 89 } // what was added through another member is applied by the read
+	delete(c.progress, 2)
 	if _, err := s.Promote(t.Context(), 2); !errors.Is(err, ErrLearnerNotReady) {
 		t.Errorf("too far behind: %v", err)
 	}
+	c.onRead = nil
 	c.progress[2] = 90
 	if _, err := s.Promote(t.Context(), 2); err != nil || c.proposed[0] != "0 2" {
 		t.Errorf("ready: %v, proposed %v", err, c.proposed)

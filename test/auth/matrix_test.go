@@ -192,7 +192,7 @@ func permitted(s *status.Status) bool {
 // outcome makes a call and returns how it went; a watch is refused by a response.
 func (s *server) outcome(t *testing.T, c cell, who string) *status.Status {
 	t.Helper()
-	limit := 10 * time.Second
+	limit := time.Minute
 	if strings.Contains(c.path, "Lock/") || strings.Contains(c.path, "Election/") {
 		limit = time.Second // who is permitted may have to wait in line
 	}

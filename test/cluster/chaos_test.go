@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,26 +24,35 @@ type chaos struct {
 	t       *testing.T
 	c       *harness.Cluster
 	random  *rand.Rand
-	members []uint64
+	faults  []fault
+	done    map[string]int     // faults by name
 	clients []*clientv3.Client // one of each member
 	h       *history
 	counted int // sections that lock holders left in order
 }
 
-// TestChaos: members are killed, paused and cut off while clients write, read, watch and lock. Whatever was acknowledged
-// holds: the history is linearizable, watches are complete and in order, and in the end all members have the same.
+// TestChaos: members are killed, paused, cut off, wiped and replaced while clients write, read, watch and lock. Whatever
+// was acknowledged holds: the history is linearizable, watches are complete and in order, and in the end all members have
+// the same.
 func TestChaos(t *testing.T) {
-	for _, n := range []int{3, 5} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		harness.ClusterConfig
+	}{
+		{"3", harness.ClusterConfig{Size: 3}},
+		{"5", harness.ClusterConfig{Size: 5}},
+		{"hosts", harness.ClusterConfig{Size: 3, Hosts: true, Security: harness.Mutual}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			seed := *chaosSeed
 			if seed == 0 {
 				seed = uint64(time.Now().UnixNano())
 			}
-			t.Logf("again with: go test ./cluster -run 'TestChaos/%d' -seed %d -chaos %v", n, seed, *chaosTime)
-			x := &chaos{t: t, random: rand.New(rand.NewPCG(seed, uint64(n))), h: newHistory()}
-			x.c = harness.StartCluster(t, n, "--heartbeat-interval=50", "--election-timeout=500", "--snapshot-count=200", "--snapshot-catchup-entries=100")
-			x.members = ids(t, x.c.Servers...)
+			t.Logf("again with: go test ./cluster -run 'TestChaos/%s' -seed %d -chaos %v", tt.name, seed, *chaosTime)
+			x := &chaos{t: t, random: rand.New(rand.NewPCG(seed, uint64(tt.Size))), faults: faults(), done: map[string]int{}, h: newHistory()}
+			tt.Flags = []string{"--heartbeat-interval=50", "--election-timeout=500", "--snapshot-count=200", "--snapshot-catchup-entries=100"}
+			x.c = harness.StartClusterConfig(t, tt.ClusterConfig)
 			for _, s := range x.c.Servers {
 				x.clients = append(x.clients, x.c.Client(t, s))
 			}
@@ -74,7 +82,7 @@ func (x *chaos) run(seed uint64) {
 	for deadline := time.Now().Add(*chaosTime); time.Now().Before(deadline) && !t.Failed(); {
 		x.fault()
 	}
-	x.c.Net.Heal()
+	x.c.Heal(t)
 	x.c.Leader(t)
 	time.Sleep(time.Second) // some work in peace
 	stopWork()
@@ -90,82 +98,10 @@ func (x *chaos) run(seed uint64) {
 	x.h.checkWatches(t, ws)
 	x.same(last.Header.Revision)
 	x.checkCount()
-	t.Logf("%d operations, %d with a known outcome; %d changes; %d locked sections", len(x.h.mu.ops), known, len(ws[0].changes()), x.counted)
+	t.Logf("%d operations, %d with a known outcome; %d changes; %d locked sections; faults: %v", len(x.h.mu.ops), known, len(ws[0].changes()), x.counted, x.done)
 	if known < 100 {
 		t.Errorf("only %d operations were answered", known)
 	}
-}
-
-// fault does one bad thing, lets it last, and mends it.
-func (x *chaos) fault() {
-	n := len(x.c.Servers)
-	i := x.random.IntN(n)
-	if x.random.IntN(2) == 0 {
-		if lead := x.leading(); lead >= 0 {
-			i = lead
-		}
-	}
-	s := x.c.Servers[i]
-	lasts := func() { time.Sleep(time.Duration(100+x.random.IntN(1500)) * time.Millisecond) }
-	switch k := x.random.IntN(16); {
-	case k < 4:
-		s.Kill()
-		lasts()
-		s.Restart(x.t)
-	case k < 7:
-		check(x.t, s.Signal(syscall.SIGSTOP))
-		lasts()
-		check(x.t, s.Signal(syscall.SIGCONT))
-	case k < 10:
-		x.c.Net.Isolate(x.members[i:i+1], x.without(i))
-		lasts()
-		x.c.Net.Heal()
-	case k < 12: // it hears nobody, or nobody hears it
-		for _, other := range x.without(i) {
-			if k == 10 {
-				x.c.Net.Cut(x.members[i], other)
-			} else {
-				x.c.Net.Cut(other, x.members[i])
-			}
-		}
-		lasts()
-		x.c.Net.Heal()
-	case k < 13:
-		x.c.Net.Break()
-	case k < 14:
-		var restarts sync.WaitGroup
-		for _, s := range x.c.Servers {
-			s.Kill()
-		}
-		for _, s := range x.c.Servers {
-			restarts.Go(func() { s.Restart(x.t) })
-		}
-		restarts.Wait()
-	case k < 15:
-		s.Stop(x.t)
-		s.Restart(x.t)
-	default: // as many as may fail together
-		down := x.random.Perm(n)[:(n-1)/2]
-		for _, j := range down {
-			x.c.Servers[j].Kill()
-		}
-		lasts()
-		var restarts sync.WaitGroup
-		for _, j := range down {
-			restarts.Go(func() { x.c.Servers[j].Restart(x.t) })
-		}
-		restarts.Wait()
-	}
-	time.Sleep(time.Duration(x.random.IntN(800)) * time.Millisecond)
-}
-
-func (x *chaos) without(i int) (others []uint64) {
-	for j, id := range x.members {
-		if j != i {
-			others = append(others, id)
-		}
-	}
-	return others
 }
 
 // leading is the place of a member that says that it leads, -1 if none does.
@@ -174,7 +110,7 @@ func (x *chaos) leading() int {
 		ctx, cancel := context.WithTimeout(x.t.Context(), 500*time.Millisecond)
 		st, err := cli.Status(ctx, x.c.Servers[i].Endpoint)
 		cancel()
-		if err == nil && st.Leader == x.members[i] {
+		if err == nil && st.Leader == st.Header.MemberId {
 			return i
 		}
 	}

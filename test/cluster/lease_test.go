@@ -102,9 +102,9 @@ func TestLeasesSurviveTheLeader(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			check(t, old.Signal(syscall.SIGCONT))
 		case 2:
-			c.Net.Isolate(ids(t, old), ids(t, c.Others(old)...))
+			c.Isolate(t, old)
 			time.Sleep(5 * time.Second)
-			c.Net.Heal()
+			c.Heal(t)
 		case 3:
 			to := ids(t, c.Others(old)[0])[0]
 			_, err := c.Client(t, old).MoveLeader(ctx, to)

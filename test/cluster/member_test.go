@@ -57,13 +57,13 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 	fill(ctx, t, cli, 300)
 	settled(t, c)
-	link := c.NewLink(t)
-	added, err := cli.MemberAddAsLearner(ctx, []string{link.URL()})
+	place := c.NewPlace(t)
+	added, err := cli.MemberAddAsLearner(ctx, []string{place.URL()})
 	check(t, err)
 	if _, err := cli.MemberPromote(ctx, added.Member.ID); !errors.Is(err, rpctypes.ErrMemberLearnerNotReady) {
 		t.Errorf("a learner that has not started is promoted: %v", err)
 	}
-	m4 := c.Add(t, "m4", link)
+	m4 := c.Add(t, "m4", place)
 	m4.Ready(t)
 	own := c.Client(t, m4)
 	if _, err := own.Get(ctx, "fill/0001"); err == nil {
@@ -153,10 +153,10 @@ func TestWipedMember(t *testing.T) {
 	_, err := cli.MemberRemove(ctx, id)
 	check(t, err)
 	c.Forget(victim)
-	link := c.NewLink(t)
-	_, err = cli.MemberAdd(ctx, []string{link.URL()})
+	place := c.NewPlace(t)
+	_, err = cli.MemberAdd(ctx, []string{place.URL()})
 	check(t, err)
-	fresh := c.Add(t, "fresh", link)
+	fresh := c.Add(t, "fresh", place)
 	fresh.Ready(t)
 	fill(ctx, t, c.Client(t, fresh), 50)
 	sameData(ctx, t, c)
@@ -173,12 +173,12 @@ func TestLaggingMember(t *testing.T) {
 	cli := c.Client(t, rest...)
 	w := c.Client(t, away).Watch(ctx, "fill/", clientv3.WithPrefix(), clientv3.WithRev(1))
 	fill(ctx, t, cli, 20)
-	c.Net.Isolate(ids(t, away), ids(t, rest...))
+	c.Isolate(t, away)
 	fill(ctx, t, cli, 600)
 	last, err := cli.Put(ctx, "fill/last", "v")
 	check(t, err)
 	time.Sleep(time.Second) // a checkpoint behind all that
-	c.Net.Heal()
+	c.Heal(t)
 	resp, err := c.Client(t, away).Get(ctx, "fill/last")
 	check(t, err)
 	if len(resp.Kvs) != 1 {
@@ -213,11 +213,11 @@ func TestPeerURLsMove(t *testing.T) {
 	c, ctx := harness.StartCluster(t, 3), harness.Context(t)
 	moved := c.Others(c.Leader(t))[0]
 	rest := c.Others(moved)
-	link := c.Relink(t, moved)
-	_, err := c.Client(t, rest...).MemberUpdate(ctx, ids(t, moved)[0], []string{link.URL()})
+	url := c.Relink(t, moved)
+	_, err := c.Client(t, rest...).MemberUpdate(ctx, ids(t, moved)[0], []string{url})
 	check(t, err)
 	c.CloseLink(moved) // the old address is dead
-	c.Net.Break()
+	c.Break(t)
 	_, err = c.Client(t, moved).Put(ctx, "k", "from the new place")
 	check(t, err)
 	sameData(ctx, t, c)

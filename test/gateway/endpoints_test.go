@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
-	"strings"
+	"slices"
 	"testing"
 )
 
@@ -50,7 +52,7 @@ func TestEndpointsWithProfiles(t *testing.T) {
 	}
 }
 
-// TestVars: the process's variables are JSON with what Go publishes.
+// TestVars: the process's variables are JSON with what Go publishes, and raft's state has upstream's fields.
 func TestVars(t *testing.T) {
 	t.Parallel()
 	p := startPair(t)
@@ -58,9 +60,19 @@ func TestVars(t *testing.T) {
 	if got.status != want.status || got.headers != want.headers {
 		t.Errorf("got %d %s, want %d %s", got.status, got.headers, want.status, want.headers)
 	}
-	for _, name := range []string{`"cmdline"`, `"memstats"`, `"file_descriptor_limit"`, `"raft.status"`} {
-		if strings.Contains(got.body, name) != strings.Contains(want.body, name) {
-			t.Errorf("%s: there: %v, upstream: %v", name, strings.Contains(got.body, name), strings.Contains(want.body, name))
+	var vars [2]map[string]any
+	for i, body := range []string{got.body, want.body} {
+		if err := json.Unmarshal([]byte(body), &vars[i]); err != nil {
+			t.Fatal(err)
 		}
+	}
+	for _, name := range []string{"cmdline", "memstats", "file_descriptor_limit", "raft.status"} {
+		if (vars[0][name] != nil) != (vars[1][name] != nil) {
+			t.Errorf("%s is %v, upstream's is %v", name, vars[0][name], vars[1][name])
+		}
+	}
+	fields := func(m any) []string { return slices.Sorted(maps.Keys(m.(map[string]any))) }
+	if a, b := fields(vars[0]["raft.status"]), fields(vars[1]["raft.status"]); !slices.Equal(a, b) {
+		t.Errorf("raft.status has %v, upstream's %v", a, b)
 	}
 }

@@ -34,7 +34,7 @@ type answer struct {
 func (a answer) String() string { return fmt.Sprintf("%d\n%s\n%s", a.status, a.headers, a.body) }
 
 // answerLimit is how long a server may take for one answer.
-const answerLimit = 10 * time.Second
+const answerLimit = time.Minute
 
 // comparedHeaders are those that clients look at.
 var comparedHeaders = []string{"Content-Type", "Allow", "Grpc-Metadata-Content-Type", "X-Content-Type-Options", "Location", "Www-Authenticate"}

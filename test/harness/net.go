@@ -33,7 +33,7 @@ type passage struct {
 	a, b     net.Conn
 }
 
-func newNet(t testing.TB) *Net {
+func newNet() *Net {
 	n := &Net{}
 	n.mu.cut, n.mu.conns = map[[2]uint64]bool{}, map[*passage]bool{}
 	return n
@@ -69,8 +69,8 @@ func (n *Net) link(t testing.TB, to string) *Link {
 	return l
 }
 
-// URL is where the others reach the member.
-func (l *Link) URL() string { return "http://" + l.lis.Addr().String() }
+// address is where the others reach the member.
+func (l *Link) address() string { return l.lis.Addr().String() }
 
 // greeting is how much of a connection tells who is who in quire's peer protocol: 8 bytes of magic, 16 of frame head, two
 // versions and the kind of a byte each, then cluster, from and to.
@@ -141,29 +141,16 @@ func (n *Net) drop(match func(*passage) bool) {
 	}
 }
 
-// Cut lets nothing pass any more that one member sends to another.
-func (n *Net) Cut(from, to uint64) {
+// cut lets nothing pass any more that one member sends to another.
+func (n *Net) cut(from, to uint64) {
 	n.mu.Lock()
 	n.mu.cut[[2]uint64{from, to}] = true
 	n.mu.Unlock()
 	n.drop(func(p *passage) bool { return p.from == from && p.to == to })
 }
 
-// Isolate cuts members off from the others, both ways.
-func (n *Net) Isolate(ids, others []uint64) {
-	for _, a := range ids {
-		for _, b := range others {
-			n.Cut(a, b)
-			n.Cut(b, a)
-		}
-	}
-}
-
-// Break closes all connections between members once; they may be opened again.
-func (n *Net) Break() { n.drop(func(*passage) bool { return true }) }
-
-// Heal ends all cuts.
-func (n *Net) Heal() {
+// heal ends all cuts.
+func (n *Net) heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.mu.cut)

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"crypto/tls"
 	"errors"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,8 +17,8 @@ import (
 
 // Limits for what a server is given to do. They are wide, for a busy machine; a test that promises less measures it.
 const (
-	readyLimit = 30 * time.Second
-	stopLimit  = 20 * time.Second
+	readyLimit = time.Minute
+	stopLimit  = time.Minute
 	readyLine  = "ready to serve client requests"
 )
 
@@ -39,6 +41,8 @@ type Server struct {
 	WorkDir  string
 
 	name    string // in a cluster
+	id      atomic.Uint64
+	tls     *tls.Config // of its clients in a cluster; nil: plain text
 	binary  string
 	args    []string
 	env     []string

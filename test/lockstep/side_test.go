@@ -21,7 +21,7 @@ import (
 )
 
 // stepLimit is how long one step may take on one server.
-const stepLimit = 20 * time.Second
+const stepLimit = time.Minute
 
 // side is one of the two servers with its open watch stream.
 type side struct {

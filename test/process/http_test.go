@@ -200,7 +200,7 @@ func TestIdleConnections(t *testing.T) {
 	start := time.Now()
 	_, err := s.Client(t).Put(harness.Context(t), "k", "v")
 	check(t, err)
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 9*time.Second { // those have ten
 		t.Errorf("a put among idle connections took %v", took)
 	}
 	perConn := (s.rss(t) - before) / 5000

@@ -460,7 +460,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 	for range 10 {
 		start := time.Now()
 		check(t, put(t, "https://"+s.Endpoint, s.tls()))
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 9*time.Second { // those have ten
 			t.Errorf("a handshake among silent ones took %v", took)
 		}
 	}

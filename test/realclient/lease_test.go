@@ -234,18 +234,22 @@ func TestLeaseExpiryDeletesAllKeysInOneRevision(t *testing.T) {
 func TestLeaseExpiryOfManyAtOnce(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	const leases = 500
+	const leases, ttl = 500, 8
+	began := time.Now()
 	var wg sync.WaitGroup
 	for part := range 5 {
 		wg.Go(func() {
 			for i := part; i < leases; i += 5 {
-				s.grant(t, int64(1000+i), 3)
+				s.grant(t, int64(1000+i), ttl)
 				s.attach(t, fmt.Sprintf("k%04d", i), int64(1000+i))
 			}
 		})
 	}
 	wg.Wait()
-	equal(t, "keys", mustGet(t, s.kv, get("k", "l")).Count, int64(leases))
+	count := mustGet(t, s.kv, get("k", "l")).Count
+	if time.Since(began) < ttl*time.Second { // else the first have expired on a machine this slow
+		equal(t, "keys", count, int64(leases))
+	}
 	start := time.Now()
 	for slowest := time.Duration(0); ; {
 		putStart := time.Now()
@@ -255,7 +259,7 @@ func TestLeaseExpiryOfManyAtOnce(t *testing.T) {
 			t.Logf("all gone %v after the last grant; slowest put meanwhile %v", time.Since(start), slowest)
 			break
 		}
-		if time.Since(start) > 15*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatal("keys remain")
 		}
 		time.Sleep(10 * time.Millisecond)

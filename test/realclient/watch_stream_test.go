@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	arriveLimit = 10 * time.Second       // for what must come
+	arriveLimit = time.Minute            // for what must come
 	quietTime   = 300 * time.Millisecond // in which what must not come would have come
 )
 

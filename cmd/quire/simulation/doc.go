@@ -45,6 +45,11 @@
 //     soon after, when the faults have ended.
 //   - A member ends only when its disk has failed or lost power, or when it was
 //     removed, and starts again after every such end.
+//   - Members that compare their rolling hashes (package corruption) never find a
+//     difference. At the end of a run the store of one is changed, which then must
+//     be found, and nobody else accused.
 //   - A bit that has flipped in a store never becomes part of a state or of an
-//     answer: the member refuses, and is replaced by another one.
+//     answer: the member rebuilds its store from another one's and comes back. A
+//     member whose log's newest batch was hit does so too, and loses nothing that
+//     anybody was promised; one whose log was hit elsewhere refuses, and is replaced.
 package simulation

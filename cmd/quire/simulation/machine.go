@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"quire/cmd/quire/corruption"
 	"quire/disk"
 	"quire/engine"
 	"quire/pagestore"
@@ -34,6 +35,11 @@ type machine struct {
 	// damaged: a bit of the store has flipped. lost: the member does not start with
 	// that and has to be replaced.
 	damaged, lost bool
+	// logDamaged: the bit was one of the log. If it was in the last batch the member
+	// goes on, and is no longer damaged when the others have made that good.
+	logDamaged bool
+	// divergent: its store was changed behind the log's back.
+	divergent bool
 }
 
 // harmed tells whether there is a reason for errors.
@@ -50,6 +56,7 @@ type member struct {
 	step   *raft.Stepper
 	log    *wal.Log
 	hub    *watchfanout.Hub
+	check  *corruption.Continuous
 	events []watchfanout.Event
 	dead   error // why it has to end
 	left   bool  // it was removed
@@ -116,6 +123,12 @@ func (n *machine) turn() {
 	if r>>11&3 == 0 {
 		m.hub.RunPending()
 	}
+	if n.logDamaged && !m.raft.Status().IsDoubtful {
+		n.damaged, n.logDamaged = false, false
+	}
+	if (w.now+int64(n.place)*5)%roundSteps == 0 {
+		m.compare()
+	}
 	n.look()
 }
 
@@ -164,7 +177,11 @@ func (n *machine) crash(why string, process bool) {
 	n.disk = n.disk.Crash(c)
 	n.m, n.powerAt = nil, 0
 	if w.faulty && w.percent(8) && n.mayBeDamaged() {
-		n.damage()
+		if w.percent(50) {
+			n.damageLog()
+		} else {
+			n.damage()
+		}
 	}
 	n.startAt = w.now + int64(1+w.rng.IntN(100))
 	if w.percent(20) {
@@ -181,7 +198,7 @@ func (n *machine) wipe() {
 	}
 	n.w.note("machine %d is wiped of member %d", n.place, n.id)
 	n.disk, n.id, n.founders = disk.NewMem(n.w.rng.Uint64()), 0, nil
-	n.damaged, n.lost = false, false
+	n.damaged, n.logDamaged, n.lost, n.divergent = false, false, false, false
 }
 
 // mayBeDamaged: the others can do without it, and only one at a time is.
@@ -197,8 +214,28 @@ func (n *machine) mayBeDamaged() bool {
 	return true
 }
 
-// damage flips a bit of the store at rest. The log is left alone: what a flip in
-// its last batch may do to a promise is not decided here.
+// damageLog flips a bit in the log's newest batch at rest, which the log's own
+// checks of what was durable do not cover, or in another one.
+func (n *machine) damageLog() {
+	rec, err := wal.Check(n.disk)
+	if err != nil || rec.EndFile == "" {
+		return
+	}
+	off, size := rec.EndOff, rec.EndBytes
+	switch k := n.w.rng.IntN(10); {
+	case k < 7: // a block is mostly padding
+		size = 512
+	case k == 9:
+		off, size = 4096, rec.EndOff+rec.EndBytes-4096
+	}
+	bit := off*8 + n.w.rng.Int64N(size*8)
+	n.disk.FlipBit(rec.EndFile, bit)
+	n.damaged, n.logDamaged = true, true
+	n.w.stats.Damaged++
+	n.w.note("machine %d: bit %d of %s flips", n.place, bit, rec.EndFile)
+}
+
+// damage flips a bit of the store at rest.
 func (n *machine) damage() {
 	type file struct {
 		name string
@@ -246,6 +283,10 @@ func (n *machine) start() {
 		err = m.dead
 	}
 	w.note("member %d starts, run %d", n.id, m.run)
+	if err == nil && m.raft.Status().IsDoubtful {
+		w.stats.Doubts++
+		w.note("member %d is in doubt", n.id)
+	}
 	n.m = m
 	switch {
 	case err == nil:
@@ -254,8 +295,12 @@ func (n *machine) start() {
 		n.crash("power cut at the start", false)
 	case n.disk.Faulted() > n.faulted:
 		n.crash("disk error at the start", w.percent(50))
+	case errors.Is(err, errNotYet):
+		n.m, n.startAt = nil, w.now+int64(10+w.rng.IntN(50))
+		w.note("member %d: %s", n.id, err.Error())
 	case n.damaged:
 		n.m, n.lost = nil, true
+		w.stats.Lost++
 		w.note("member %d is lost: %s", n.id, err.Error())
 	default:
 		w.fail("member %d does not start: %v", n.id, err)
@@ -282,7 +327,7 @@ func (n *machine) diskFault() {
 
 func (m *member) open() (err error) {
 	n, w := m.n, m.n.w
-	m.engine, err = engine.Open(disk.Sub(n.disk, "store"), m.engineOptions())
+	replaced, err := m.openStore()
 	if err != nil {
 		return err
 	}
@@ -301,22 +346,26 @@ func (m *member) open() (err error) {
 			mode = raft.BootstrapNewLog
 		}
 	}
-	openLog := func(replay func(wal.Pos, []byte) error) (raft.Log, error) {
-		l, _, err := wal.Open(n.disk, wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
-			Manual: true, LogID: n.id, MustExist: mode == raft.RefuseNewLog}, replay)
+	openLog := func(replay func(wal.Pos, []byte) error) (raft.Log, raft.Found, error) {
+		l, rec, err := wal.Open(n.disk, wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
+			Manual: true, LogID: n.id, MustExist: mode == raft.RefuseNewLog, CutDamaged: len(e.Members()) != 1}, replay)
 		if err != nil {
-			return nil, err
+			return nil, raft.Found{}, err
 		}
 		m.log = l
-		return l, nil
+		return l, raft.Found{Doubtful: rec.Doubtful, After: rec.DoubtPos}, nil
 	}
 	m.raft, m.step, err = raft.OpenManual(raft.Config{
-		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run,
+		ID: n.id, ClusterID: clusterID, NewLog: mode, Session: m.run, Replaced: replaced,
 		HeartbeatMillis: int(tickSteps * stepNanos / int64(time.Millisecond)), ElectionMillis: int(electionTicks * tickSteps * stepNanos / int64(time.Millisecond)),
 		Applied: raft.Index(e.AppliedIndex()), AppliedTerm: raft.Term(e.Term()), ConfState: e.ConfState(),
 		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth, MarkEntries: w.p.markEntries,
 		Transport: wire{m},
 	}, openLog, (*stateMachine)(m))
+	m.check = corruption.NewContinuous(m.compareConfig())
+	if err == nil && replaced {
+		err = m.rebuilt()
+	}
 	return err
 }
 
@@ -328,7 +377,7 @@ func (m *member) engineOptions() engine.Options {
 		CompactionBatch: 3, Workers: 1,
 		Pages: pagestore.Options{SegmentBytes: w.p.segmentBytes, PageBytes: 4 << 10, CacheBytes: 32 << 10, DirtyBytes: 64 << 10, NoSpaceBytes: 16 << 10, Inline: true,
 			Nonce: func() uint64 { m.nonce += 0x9e3779b97f4a7c15; return m.nonce }},
-		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, Now: n.now,
+		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, OnDamage: m.damaged, Now: n.now,
 	}
 }
 
@@ -344,8 +393,8 @@ func (m *member) propose(op []byte, w engine.Waiter) error {
 // the same index, and gives the log up.
 func (m *member) checkpointed(index uint64) {
 	w := m.n.w
-	if index == 0 {
-		return // only the identity
+	if index == 0 || m.n.divergent {
+		return // only the identity; or compared otherwise
 	}
 	sum := w.fingerprint(m)
 	if sum == 0 {

@@ -93,17 +93,16 @@ func (op *operator) settle() {
 }
 
 // replace removes a member whose data is lost; another one is added in its place
-// later. When the faults have ended, a damaged one goes too, before it has to.
+// later. When the faults have ended, damaged stores are rebuilt, before they have to.
 func (op *operator) replace() {
 	w := op.w
 	for _, n := range w.machines {
-		if !n.lost && (!n.damaged || w.faulty) {
+		if !n.lost && n.damaged && !n.logDamaged && !w.faulty {
+			n.heal()
+		}
+		if !n.lost {
 			continue
 		}
-		if n.m != nil {
-			n.crash("replaced", true)
-		}
-		n.lost = true
 		m := w.up()
 		if m == nil || w.ref.engine.Removed(n.id) {
 			return

@@ -53,7 +53,7 @@ func (m *member) isRemoved() bool {
 func (m *member) applied(index uint64) {
 	w := m.n.w
 	w.mix(m.n.id, index)
-	if index%printEvery != 0 || m.dead != nil {
+	if index%printEvery != 0 || m.dead != nil || m.n.divergent {
 		return
 	}
 	if got, want := w.fingerprint(m), w.ref.prints[index]; m.dead == nil && got != want {
@@ -101,6 +101,7 @@ func (s *stateMachine) Restore(index, term uint64, confState []byte) error {
 		return err
 	}
 	w.stats.Restores++
+	m.n.divergent = false
 	w.note("member %d takes over snapshot %d", m.n.id, index)
 	if want, ok := w.cuts[index]; ok && w.fingerprint(m) != want && m.dead == nil {
 		w.fail("member %d has another state at index %d than the member that made the snapshot", m.n.id, index)

@@ -25,6 +25,7 @@ type Options struct {
 
 // Stats tell what a run has been through.
 type Stats struct {
+	Seeds    int
 	Hash     uint64 // of the trace
 	Steps    int64
 	Entries  uint64
@@ -38,7 +39,12 @@ type Stats struct {
 	Terms    int
 	Renewals int
 	Expired  int // leases
-	Damaged  int // machines of whose store a bit has flipped
+	Damaged  int // machines of whose store or log a bit has flipped
+	Rebuilt  int // stores
+	Lost     int // members that had to be replaced
+	Doubts   int // members that started without the end of their log
+	Compared int // rounds in which members were compared
+	Named    int // members that were made divergent, and found
 }
 
 // Violation is what a run ends with if something that must hold does not.
@@ -72,6 +78,7 @@ type world struct {
 	leaders  map[uint64]uint64 // by term
 	cuts     map[uint64]uint64 // fingerprint by index, of checkpoints
 	floor    int64             // highest rank that was acknowledged
+	diverged bool              // a member was made to differ
 	stats    Stats
 }
 
@@ -130,6 +137,8 @@ func Run(o Options) (stats Stats, err error) {
 	}
 	w.faulty = false
 	w.recover()
+	w.diverge()
+	w.stats.Seeds = 1
 	w.stats.Steps, w.stats.Terms, w.stats.Entries = w.now, len(w.leaders), w.ref.engine.AppliedIndex()
 	return w.stats, nil
 }
@@ -251,6 +260,7 @@ func (w *world) byID(id uint64) *member {
 }
 
 func (s *Stats) add(o Stats) {
+	s.Seeds += o.Seeds
 	s.Hash ^= o.Hash
 	s.Steps += o.Steps
 	s.Entries += o.Entries
@@ -265,4 +275,9 @@ func (s *Stats) add(o Stats) {
 	s.Renewals += o.Renewals
 	s.Expired += o.Expired
 	s.Damaged += o.Damaged
+	s.Doubts += o.Doubts
+	s.Compared += o.Compared
+	s.Named += o.Named
+	s.Rebuilt += o.Rebuilt
+	s.Lost += o.Lost
 }
