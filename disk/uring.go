@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -25,15 +26,17 @@ const (
 )
 
 // uringQueue is a Queue on one io_uring. Submit enters the kernel inline, on the
-// caller's thread; completions signal an eventfd, which the goroutine in Wait
-// reads through Go's netpoller. Measured against alternatives: +2 µs on top of
+// caller's thread; completions signal an eventfd, for which the goroutine in
+// Wait sleeps in Go's netpoller. It is never read: each signal is an edge of its
+// own, and what has ended is in the ring. Measured against alternatives: +2 µs on top of
 // the write itself, where a channel to a goroutine locked to the ring's thread
 // costs +50 µs and a thread blocked in io_uring_enter +60 µs.
 //
 // The ring holds no Go pointer: user_data is the index of a flight, and buffers
 // lie outside the Go heap (AlignedBuf).
 type uringQueue struct {
-	event *os.File // eventfd, non-blocking
+	event  *os.File // eventfd, non-blocking
+	signal syscall.RawConn
 
 	mu      sync.Mutex
 	cond    *sync.Cond // a Wait has left
@@ -84,6 +87,10 @@ func newUringQueue(depth int) (Queue, error) {
 		return nil, err
 	}
 	q := &uringQueue{ring: ring, event: os.NewFile(uintptr(fd), "eventfd"), flights: make([]flight, depth)}
+	if q.signal, err = q.event.SyscallConn(); err != nil {
+		ring.QueueExit()
+		return nil, errors.Join(err, q.event.Close())
+	}
 	q.cond = sync.NewCond(&q.mu)
 	for i := range q.flights {
 		q.idle = append(q.idle, uint64(i))
@@ -153,7 +160,6 @@ func (q *uringQueue) Wait(done []Completion) (int, error) {
 		q.waiting--
 		q.cond.Broadcast()
 	}()
-	var counter [8]byte
 	for {
 		if n := q.takeLocked(done); n > 0 {
 			return n, nil
@@ -162,12 +168,20 @@ func (q *uringQueue) Wait(done []Completion) (int, error) {
 			return 0, wrap("wait", "", 0, ErrClosed)
 		}
 		q.mu.Unlock()
-		_, err := q.event.Read(counter[:])
+		err := q.signal.Read(func(uintptr) bool { return q.news() })
 		q.mu.Lock()
 		if err != nil {
 			return 0, wrap("wait", "", 0, fmt.Errorf("eventfd: %w", err))
 		}
 	}
+}
+
+// news tells whether there is something to take. Asked after the poller has
+// forgotten earlier signals, and before it sleeps for the next: so none is missed.
+func (q *uringQueue) news() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed || q.ring.CQReady() > 0
 }
 
 // takeLocked fills done with what has completed.

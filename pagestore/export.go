@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 
 	"quire/disk"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // An Export is a checkpoint that another member copies, see receive.go for the
@@ -163,32 +161,21 @@ func (x *Export) sum(blob uint32) (uint64, error) {
 // sumPages verifies every page of a segment as a manifest names it, and returns
 // the checksum of all of them.
 func sumPages(file disk.File, at place, e segmentEntry) (uint64, error) {
-	var sum xxhash.Digest
-	sum.Reset()
+	s := newPageSum(at, e)
 	r := pageReader{file: file, at: at, end: e.fileEnd()}
-	records := uint64(0)
 	for {
-		start := r.at
 		page, h, err := r.next()
 		if err == io.EOF {
-			break
+			return s.end()
 		}
 		if err != nil {
 			return 0, err
 		}
-		isHints := h.kind == kindHints
-		if isHints != (start.off >= e.end) || !isHints && r.at.off > e.end {
-			return 0, start.corrupt("page is of the wrong kind for its place", uint64(e.end), uint64(h.kind))
+		if err := s.page(page, h); err != nil {
+			return 0, err
 		}
-		if !isHints {
-			records += uint64(h.records)
-		}
-		sum.Write(page)
+		s.raw.Write(page)
 	}
-	if records != e.records {
-		return 0, at.corrupt("another number of records than the checkpoint has", e.records, records)
-	}
-	return sum.Sum64(), nil
 }
 
 // shared is an open file with several readers; the last one closes it.

@@ -90,6 +90,7 @@ func (in *Incoming) Fetch(ctx context.Context, fetch FetchFunc, meta []byte) err
 		in.progress = map[string]int64{}
 	}
 	r := &receiver{in: in, ctx: ctx, dir: in.FS(), fetch: fetch}
+	defer r.freeBufs()
 	if err := r.run(meta); err != nil {
 		var failed *FetchError
 		if errors.As(err, &failed) {
@@ -119,7 +120,7 @@ type receiver struct {
 	ctx   context.Context
 	dir   disk.FS
 	fetch FetchFunc
-	buf   []byte
+	bufs  [2][]byte // aligned; one is fetched into, the other written
 }
 
 func (r *receiver) run(meta []byte) error {
@@ -223,16 +224,45 @@ func (r *receiver) segment(blob uint32, e segmentEntry) error {
 	}
 }
 
-// fetchSegment fetches what is missing of a segment and makes it whole.
+// fetchSegment fetches what is missing of a segment and makes it whole. What comes
+// is verified on its way from memory to the disk, past the kernel's cache: for that
+// gibibyte the kernel would have to find memory and to copy, twice with the reading
+// back, and its first sync would come when all has been fetched.
 func (r *receiver) fetchSegment(name string, at place, blob uint32, e segmentEntry, verify func(disk.File) error) error {
 	f, err := r.dir.Open(name+partSuffix, disk.ReadWrite)
-	if errors.Is(err, fs.ErrNotExist) {
-		f, err = r.dir.Create(name+partSuffix, 0)
-		r.in.progress[name] = 0
+	if err == nil {
+		return r.resume(f, name, at, blob, e, verify)
 	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if f, err = r.dir.Create(name+partSuffix, 0); err != nil {
+		return err
+	}
+	_ = f.Close() // nothing was written
+	r.in.progress[name] = 0
+	if f, err = r.dir.Open(name+partSuffix, disk.Direct); err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := newPageSum(at, e)
+	err = r.fetchPart(f, name, blob, 0, e.fileEnd(), sum.add)
 	if err != nil {
 		return err
 	}
+	want, err := r.sum(blob, e.fileEnd())
+	if err != nil {
+		return err
+	}
+	got, err := sum.end()
+	if err := judge(want, got, got, err); err != nil {
+		return err
+	}
+	return r.finish(f, name)
+}
+
+// resume goes on with a segment of which a part lies on the disk.
+func (r *receiver) resume(f disk.File, name string, at place, blob uint32, e segmentEntry, verify func(disk.File) error) (err error) {
 	defer f.Close()
 	from, known := r.in.progress[name]
 	if !known {
@@ -240,20 +270,26 @@ func (r *receiver) fetchSegment(name string, at place, blob uint32, e segmentEnt
 			return err
 		}
 	}
-	err = r.copy(blob, from, e.fileEnd(), func(p []byte, off int64) error {
-		err := f.WriteAt(p, off)
-		if err == nil {
-			r.in.progress[name] = off + int64(len(p))
-		}
-		return err
-	})
-	if err != nil {
+	if err := r.fetchPart(f, name, blob, from, e.fileEnd(), func([]byte) {}); err != nil {
 		return err
 	}
 	if err := verify(f); err != nil {
 		return err
 	}
 	return r.finish(f, name)
+}
+
+// fetchPart fetches from one offset to another into a file, and shows what has
+// come to look.
+func (r *receiver) fetchPart(f disk.File, name string, blob uint32, from, to int64, look func(p []byte)) error {
+	return r.copy(blob, from, to, func(p []byte, off int64) error {
+		look(p)
+		err := f.WriteAt(p, off)
+		if err == nil {
+			r.in.progress[name] = off + int64(len(p))
+		}
+		return err
+	})
 }
 
 // trust returns how much of a part that another process wrote can be kept: the
@@ -264,9 +300,9 @@ func (r *receiver) trust(f disk.File, at place, end int64) (int64, error) {
 	if err := cutBack(f, from); err != nil {
 		return 0, err
 	}
-	r.makeBuf()
+	r.makeBufs()
 	for at.off = 0; at.off < from; {
-		p := r.buf[:min(int64(len(r.buf)), from-at.off)]
+		p := r.bufs[0][:min(int64(len(r.bufs[0])), from-at.off)]
 		if err := readFull(f, p, at); err != nil {
 			return 0, err
 		}
@@ -333,30 +369,48 @@ func soundPages(file disk.File, at place, end int64) int64 {
 	}
 }
 
-func (r *receiver) makeBuf() {
-	if r.buf == nil {
-		most := int64(0) // of what is read at once
-		for _, n := range r.in.manifest.blobs() {
-			most = max(most, n)
-		}
-		r.buf = make([]byte, min(most, int64(r.in.home.chunkBytes)))
+func (r *receiver) makeBufs() {
+	if r.bufs[0] != nil {
+		return
+	}
+	most := int64(1) // of what is read at once
+	for _, n := range r.in.manifest.blobs() {
+		most = max(most, n)
+	}
+	size := disk.AlignUp(int(min(most, int64(r.in.home.chunkBytes))))
+	for i := range r.bufs {
+		r.bufs[i] = disk.AlignedBuf(size)
 	}
 }
 
-// copy fetches a blob from off to end and hands what has come to write.
+func (r *receiver) freeBufs() {
+	for i := range r.bufs {
+		disk.FreeBuf(r.bufs[i])
+		r.bufs[i] = nil
+	}
+}
+
+// copy fetches a blob from off to end and hands what has come to write, on a
+// goroutine of its own, while the next is being fetched. write is never called
+// twice at a time, and has returned when copy does.
 func (r *receiver) copy(blob uint32, off, end int64, write func(p []byte, off int64) error) error {
-	r.makeBuf()
-	for off < end {
-		p := r.buf[:min(int64(len(r.buf)), end-off)]
-		if err := r.read(blob, p, off); err != nil {
+	r.makeBufs()
+	wrote := make(chan error, 1)
+	wrote <- nil
+	for i := 0; off < end; i++ {
+		buf := r.bufs[i%len(r.bufs)]
+		p, at := buf[:min(int64(len(buf)), end-off)], off
+		fetched := r.read(blob, p, at)
+		if err := <-wrote; err != nil {
 			return err
 		}
-		if err := write(p, off); err != nil {
-			return err
+		if fetched != nil {
+			return fetched
 		}
+		go func() { wrote <- write(p, at) }()
 		off += int64(len(p))
 	}
-	return nil
+	return <-wrote
 }
 
 // read fills p from a blob.
@@ -396,18 +450,31 @@ func (r *receiver) verifySegment(f disk.File, at place, blob uint32, e segmentEn
 		return err
 	}
 	got, err := sumPages(f, at, e)
+	raw := got
 	var bad *CorruptError
 	if errors.As(err, &bad) {
-		raw, rawErr := sumRaw(f, 0, e.fileEnd(), at)
-		if rawErr == nil && raw == want {
-			return &FetchError{fmt.Errorf("the peer's segment is damaged: %w", err)}
+		if raw, err = sumRaw(f, 0, e.fileEnd(), at); err != nil {
+			return &otherError{want, 0}
 		}
-		return &otherError{want, raw}
+		err = bad
 	}
-	if err == nil && got != want {
+	return judge(want, got, raw, err)
+}
+
+// judge says what is wrong with a whole segment, if anything is: want is the peer's
+// checksum, got that of its pages, raw that of its bytes, bad what its pages say
+// of themselves.
+func judge(want, got, raw uint64, bad error) error {
+	var corrupt *CorruptError
+	switch {
+	case errors.As(bad, &corrupt) && raw == want:
+		return &FetchError{fmt.Errorf("the peer's segment is damaged: %w", bad)}
+	case errors.As(bad, &corrupt):
+		return &otherError{want, raw}
+	case bad == nil && got != want:
 		return &otherError{want, got}
 	}
-	return err
+	return bad
 }
 
 // sumRaw returns the checksum of a stretch of a file, whatever it holds.

@@ -96,6 +96,15 @@ func (d readDone) run() {
 // and one for the reads that came since. More would only split the reads.
 const maxRounds = 2
 
+// permits: should the reads that wait be asked for now? With a question under way
+// another one is worth its messages, to and from each voter, if it carries its
+// share of the reads, as with the writes of the log; or if the one under way may
+// have been lost.
+func (r *readRounds) permits(waiting int, now uint64) bool {
+	n := r.asked.len()
+	return n == 0 || n < maxRounds && (waiting >= len(r.asked.front().waiters) || now > r.asked.front().asked+1)
+}
+
 // maxConfirmed bounds the rounds that wait for the state machine. Above, reads
 // stay in the queue, which is bounded.
 const maxConfirmed = 64
@@ -168,7 +177,7 @@ func (r *readRounds) expire(tick uint64) {
 // entry of its term, or its commit index may be older than what was
 // acknowledged before; a single voter then knows the answer.
 func (c *core) startReads() {
-	if c.err != nil || c.reads.waiting.Load() == 0 || c.lead.lead == 0 || c.rounds.asked.len() >= maxRounds {
+	if c.err != nil || c.reads.waiting.Load() == 0 || c.lead.lead == 0 || !c.rounds.permits(int(c.reads.waiting.Load()), c.now) {
 		return
 	}
 	if c.lead.isLeader && c.hs.commit < c.termStart || c.rounds.confirmed.len() >= maxConfirmed {

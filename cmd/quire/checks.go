@@ -40,7 +40,9 @@ func (c *checks) config(patient bool) corruption.Config {
 		Ask: func(ctx context.Context, ids []uint64, q corruption.Question, body []byte) []corruption.Answer {
 			return c.ask(ctx, ids, q, body, patient)
 		},
+		Session: func(id uint64) int64 { return m.transport.ActiveSince(id).UnixNano() },
 		Raise:   c.raise,
+		Entry:   c.entry,
 		Confirm: m.linearize, RequestTimeout: requestTime(m.cfg), Logger: m.log,
 	}
 }
@@ -67,7 +69,16 @@ func (c *checks) ask(ctx context.Context, ids []uint64, q corruption.Question, b
 
 // raise proposes the alarm, and waits a request's time for it.
 func (c *checks) raise(ctx context.Context, id uint64) error {
-	body, err := (&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: id, Alarm: pb.AlarmType_CORRUPT}).MarshalVT()
+	return c.propose(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: id, Alarm: pb.AlarmType_CORRUPT})
+}
+
+// entry has an entry made that does nothing: a question about alarms.
+func (c *checks) entry(ctx context.Context) error {
+	return c.propose(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
+}
+
+func (c *checks) propose(ctx context.Context, req *pb.AlarmRequest) error {
+	body, err := req.MarshalVT()
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@
 //   - sockets (listen.go), what is served on them (ports.go) with which TLS
 //     (security.go, package certs), signals and the order of start and stop
 //     (serve.go);
+//   - what compares this member's data with the others' (checks.go, package
+//     corruption);
 //   - the command line by quire's name and by etcd's (commands.go, help.go);
 //   - the offline subcommands dump and check (offline.go), restore, import and
 //     export (subcommand.go).

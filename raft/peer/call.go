@@ -56,13 +56,12 @@ func appendRequest(dst []byte, id uint64, m Method, wait time.Duration, body []b
 const requestHead = 8 + 1 + 4
 
 // response: id u64 | answered… u8 | result or text.
-func appendResponse(dst []byte, id uint64, result []byte, err error) []byte {
-	dst = binary.LittleEndian.AppendUint64(dst, id)
+func responseParts(id uint64, result []byte, err error) (head, data []byte) {
+	head = binary.LittleEndian.AppendUint64(make([]byte, 0, responseHead), id)
 	if err != nil {
-		dst = append(dst, answeredError)
-		return append(dst, err.Error()...)
+		return append(head, answeredError), []byte(err.Error())
 	}
-	return append(append(dst, answeredOK), result...)
+	return append(head, answeredOK), result
 }
 
 const responseHead = 8 + 1
@@ -243,8 +242,8 @@ func (in *inbound) respond(id uint64, result []byte, err error) {
 	if err == nil && len(result) > maxControlFrame-responseHead {
 		err = fmt.Errorf("peer: answer of %d bytes is too large", len(result))
 	}
-	b := appendResponse(make([]byte, 0, responseHead+len(result)), id, result, err)
-	_ = in.link.putFrame(frameResponse, b)
+	head, data := responseParts(id, result, err)
+	_ = in.link.putFrameOf(frameResponse, head, data)
 }
 
 // handle answers one call.

@@ -171,8 +171,8 @@ func TestGoldenFrames(t *testing.T) {
 		{"message", wire(o), goldenMessage},
 		{"hello", appendFrame([]byte(magic), frameHello, h.encode()), goldenHello},
 		{"request", appendRequest(nil, 3, 9, 1500e6, []byte("ask")), goldenRequest},
-		{"answer", appendResponse(nil, 3, []byte("yes"), nil), goldenAnswer},
-		{"refused answer", appendResponse(nil, 3, nil, errors.New("no")), goldenError},
+		{"answer", joined(responseParts(3, []byte("yes"), nil)), goldenAnswer},
+		{"refused answer", joined(responseParts(3, nil, errors.New("no"))), goldenError},
 	} {
 		if got := hexOf(tc.got); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
@@ -274,3 +274,5 @@ func BenchmarkMessage(b *testing.B) {
 		})
 	}
 }
+
+func joined(head, data []byte) []byte { return append(head, data...) }

@@ -107,6 +107,18 @@ func (l *link) putFrame(typ frameType, body []byte) error {
 	return nil
 }
 
+// putFrameOf is putFrame for a body in two parts, of which data is not changed any
+// more.
+func (l *link) putFrameOf(typ frameType, head, data []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.admitLocked(headBytes + len(head) + len(data)); err != nil {
+		return err
+	}
+	l.mu.out.addFrameOf(typ, head, data)
+	return nil
+}
+
 // admitLocked refuses what does not fit; what is alone always fits. What is
 // being written comes on top, at most as much again.
 func (l *link) admitLocked(n int) error {

@@ -47,6 +47,20 @@ func (o *outbox) addFrame(typ frameType, body []byte) {
 	o.bytes += len(o.buf) - before
 }
 
+// addFrameOf appends a frame whose body is head and data. Data is immutable and
+// written from where it lies, if it is large.
+func (o *outbox) addFrameOf(typ frameType, head, data []byte) {
+	at := len(o.buf)
+	o.buf = append(appendHead(o.buf, typ, len(head)+len(data)), head...)
+	sealHead(o.buf[at:at+headBytes], o.buf[at+headBytes:], data)
+	if len(data) < spliceBytes || o.whole {
+		o.buf = append(o.buf, data...)
+	} else {
+		o.cuts = append(o.cuts, cut{len(o.buf), data})
+	}
+	o.bytes += headBytes + len(head) + len(data)
+}
+
 // addMessage appends a raft message. The data of its entries is immutable, so
 // that it may be written later from where it lies.
 func (o *outbox) addMessage(m *raftpb.Message) {

@@ -29,6 +29,7 @@ type peer struct {
 	complaints    complaints
 	lost          chan struct{} // messages were lost; holds one
 	acked         acked         // owned by Send
+	notice        notice
 	cancel        context.CancelFunc
 	ctx           context.Context
 

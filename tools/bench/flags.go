@@ -134,6 +134,7 @@ func (c *config) bind(fs *flag.FlagSet) *texts {
 	fs.IntVar(&c.sides.Members, "members", 1, "versus: members of each cluster; the workloads go to all of them")
 	fs.IntVar(&c.sides.Failovers, "failovers", 5, "versus with -members: how often the leader is killed under load")
 	fs.IntVar(&c.sides.CatchUpKeys, "catch-up-keys", 1_000_000, "versus with -members: keys with values of 1 KiB that a wiped member catches up with; 0 leaves it out")
+	fs.IntVar(&c.sides.CatchUps, "catch-ups", 3, "versus with -members: how often a member is wiped")
 	fs.StringVar(&c.sides.Dir, "dir", "", "versus: `directory` below which both keep their data, on the disk to be measured; default: the temporary directory")
 	fs.StringVar(&t.serverCPUs, "server-cpus", "", "versus: run the servers on these `processors`, for example 0")
 	fs.Int64Var(&c.sides.QuotaBytes, "quota", 8<<30, "versus: --quota-backend-bytes of both, in `bytes`")

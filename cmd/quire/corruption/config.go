@@ -44,9 +44,15 @@ type Config struct {
 	Leads   func() bool
 	// Ask asks several members at once; the answers are in the order of ids.
 	Ask func(ctx context.Context, ids []uint64, q Question, body []byte) []Answer
+	// Session is a number that becomes another one when a member is started anew,
+	// and may do so otherwise; nil: never.
+	Session func(id uint64) int64
 	// Raise raises the CORRUPT alarm of a member, 0: of nobody in particular, and
 	// waits for it.
 	Raise func(ctx context.Context, id uint64) error
+	// Entry has an entry that does nothing applied by all members; nil: that is not
+	// possible.
+	Entry func(ctx context.Context) error
 	// Confirm returns when everything is applied here that any member had applied
 	// when it was called: a linearizable read.
 	Confirm func(ctx context.Context) error
@@ -64,6 +70,13 @@ func (c *Config) others() (ids []uint64) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+func (c *Config) session(id uint64) int64 {
+	if c.Session == nil {
+		return 0
+	}
+	return c.Session(id)
 }
 
 // alarmed tells whether the alarm of a member is raised.

@@ -21,6 +21,9 @@ const (
 	// those that do not answer: an alarm that names nobody stops the writes of all,
 	// and a member that restarts is back before.
 	patience = 10
+	// quietRounds is how many rounds a member that answers may have no mark in common
+	// with this one before entries are made for it.
+	quietRounds = 3
 )
 
 // Continuous is the comparison of rolling hashes. Round and Run belong to one
@@ -30,18 +33,26 @@ type Continuous struct {
 	log *zap.Logger
 
 	doubtful int             // rounds in a row that nobody could decide
+	quiet    map[uint64]int  // rounds that a member has had no mark in common with this one
 	told     map[uint64]bool // whose divergence was logged, until the alarm is raised
 	rounds   atomic.Uint64
 	unequal  atomic.Uint64 // of the rounds, those that found a difference
 	mu       struct {
 		sync.Mutex
-		equal map[uint64]engine.RollingMark // the newest that a member has had in common with this one
+		equal map[uint64]verified // by member
 	}
+}
+
+// verified is the newest mark that a member has had in common with this one, and
+// in which of its sessions.
+type verified struct {
+	mark    engine.RollingMark
+	session int64
 }
 
 // NewContinuous returns a check that has not compared anything.
 func NewContinuous(cfg Config) *Continuous {
-	c := &Continuous{cfg: cfg, log: cfg.Logger, told: map[uint64]bool{}}
+	c := &Continuous{cfg: cfg, log: cfg.Logger, told: map[uint64]bool{}, quiet: map[uint64]int{}}
 	if c.log == nil {
 		c.log = zap.NewNop()
 	}
@@ -69,8 +80,8 @@ func (c *Continuous) Verified() map[uint64]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := map[uint64]uint64{}
-	for id, m := range c.mu.equal {
-		all[id] = m.Index
+	for id, v := range c.mu.equal {
+		all[id] = v.mark.Index
 	}
 	return all
 }
@@ -84,7 +95,7 @@ func (c *Continuous) Unequal() uint64 { return c.unequal.Load() }
 func (c *Continuous) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.equal = map[uint64]engine.RollingMark{}
+	c.mu.equal = map[uint64]verified{}
 }
 
 // Round compares once, if this member leads.
@@ -92,6 +103,7 @@ func (c *Continuous) Round(ctx context.Context) {
 	if !c.cfg.Leads() {
 		c.forget()
 		c.doubtful = 0
+		clear(c.quiet)
 		return
 	}
 	for id := range c.told {
@@ -111,6 +123,7 @@ func (c *Continuous) Round(ctx context.Context) {
 	v := c.look(ctx, ids)
 	if !v.differs() {
 		c.doubtful = 0
+		c.stir(ctx, &v)
 		return
 	}
 	c.unequal.Add(1)
@@ -118,15 +131,18 @@ func (c *Continuous) Round(ctx context.Context) {
 	c.judge(ctx, decide(len(c.cfg.Members()), c.cfg.Self, v.ballots()))
 }
 
-// unverified are the members whose newest mark is not known to be equal to entry
-// newest's, without those that are known to be divergent.
+// unverified are the members whose mark of entry newest is not known to be equal,
+// or that may have been started anew since, without those that are known to be
+// divergent.
 func (c *Continuous) unverified(newest uint64) (ids []uint64) {
 	others := c.cfg.others()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	maps.DeleteFunc(c.mu.equal, func(id uint64, _ engine.RollingMark) bool { return !slices.Contains(others, id) })
+	maps.DeleteFunc(c.mu.equal, func(id uint64, _ verified) bool { return !slices.Contains(others, id) })
+	maps.DeleteFunc(c.quiet, func(id uint64, _ int) bool { return !slices.Contains(others, id) })
 	for _, id := range others {
-		if m, ok := c.mu.equal[id]; (!ok || m.Index < newest) && !c.cfg.alarmed(id) {
+		v, ok := c.mu.equal[id]
+		if (!ok || v.mark.Index < newest || v.session != c.cfg.session(id)) && !c.cfg.alarmed(id) {
 			ids = append(ids, id)
 		}
 	}
@@ -145,6 +161,10 @@ type view struct {
 // compared far.
 func (c *Continuous) look(ctx context.Context, ids []uint64) view {
 	v := view{self: c.cfg.Self, own: samples(c.cfg.State), marks: map[uint64]map[uint64]engine.RollingMark{}}
+	sessions := map[uint64]int64{}
+	for _, id := range ids {
+		sessions[id] = c.cfg.session(id) // before it is asked
+	}
 	var indices []uint64
 	for _, m := range v.own {
 		indices = append(indices, m.Index)
@@ -163,14 +183,43 @@ func (c *Continuous) look(ctx context.Context, ids []uint64) view {
 	for id, marks := range v.marks {
 		for _, own := range v.own {
 			if m, ok := marks[own.Index]; ok {
-				if m == own && c.mu.equal[id].Index < m.Index {
-					c.mu.equal[id] = m
+				if m == own && c.mu.equal[id].mark.Index <= m.Index {
+					c.mu.equal[id] = verified{m, sessions[id]}
 				}
 				break
 			}
 		}
 	}
 	return v
+}
+
+// stir makes entries when a member that answers has no mark in common with this
+// one for a while: it has started again, and nobody writes, so that nobody would
+// ever know what it has. That is done once, until it has been compared; one that
+// has no marks at all is not helped by more.
+func (c *Continuous) stir(ctx context.Context, v *view) {
+	due := false
+	for id, marks := range v.marks {
+		if slices.ContainsFunc(v.own, func(own engine.RollingMark) bool { _, ok := marks[own.Index]; return ok }) {
+			delete(c.quiet, id)
+			continue
+		}
+		c.quiet[id]++
+		due = due || c.quiet[id] == quietRounds
+	}
+	if !due || c.cfg.Entry == nil {
+		return
+	}
+	_, before, _ := c.cfg.State.RollingEnds()
+	for range engine.MarkEvery {
+		if err := c.cfg.Entry(ctx); err != nil {
+			c.log.Debug("cannot make an entry for comparing members", zap.Error(err))
+			return
+		}
+		if _, now, _ := c.cfg.State.RollingEnds(); now != before {
+			return
+		}
+	}
 }
 
 // samples are marks of this member, newest first, each twice as far back as the
@@ -265,9 +314,9 @@ func (c *Continuous) tell(ctx context.Context, w divergent) {
 	c.mu.Lock()
 	switch c.cfg.Self {
 	case w.right:
-		equal = c.mu.equal[w.member]
+		equal = c.mu.equal[w.member].mark
 	case w.member:
-		equal = c.mu.equal[w.right]
+		equal = c.mu.equal[w.right].mark
 	}
 	c.mu.Unlock()
 	d, err := search(ctx, c.marksOf(w.right), c.marksOf(w.member), equal, w.index)

@@ -1,6 +1,7 @@
 package corruption
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -97,6 +98,12 @@ func TestOnlyTheUnverifiedAreAsked(t *testing.T) {
 	}
 	check.Round(t.Context())
 	if c.members[1].asked != 2 {
+		t.Errorf("asked %d times", c.members[1].asked)
+	}
+	c.session = 1 // all are started anew
+	check.Round(t.Context())
+	check.Round(t.Context())
+	if c.members[1].asked != 3 {
 		t.Errorf("asked %d times", c.members[1].asked)
 	}
 	c.leads = false
@@ -226,6 +233,53 @@ func TestSearchIsBounded(t *testing.T) {
 	}
 	if got := c.named(); !slices.Equal(got, []uint64{3}) {
 		t.Errorf("alarms of %v", got)
+	}
+}
+
+// TestStir: entries are made for a member that has started again while nobody
+// writes, once, and it is compared then.
+func TestStir(t *testing.T) {
+	c := newFake(3)
+	cfg := c.config()
+	at, made := uint64(8003), 0
+	cfg.Entry = func(context.Context) error {
+		at++
+		made++
+		for _, m := range c.members {
+			if at%8 == 0 {
+				if m.newest = at; m.oldest == 0 {
+					m.oldest = at
+				}
+			}
+		}
+		return nil
+	}
+	check := NewContinuous(cfg)
+	c.members[1].oldest, c.members[1].newest, c.members[1].differs = 0, 0, 4000
+	for range quietRounds - 1 {
+		check.Round(t.Context())
+	}
+	if made > 0 {
+		t.Errorf("%d entries at once", made)
+	}
+	for range 10 {
+		check.Round(t.Context())
+	}
+	if got := c.named(); made != 5 || !slices.Equal(got, []uint64{2}) {
+		t.Errorf("%d entries, alarms of %v", made, got)
+	}
+
+	c = newFake(3) // one that never has marks, one that does not answer
+	cfg = c.config()
+	made = 0
+	cfg.Entry = func(context.Context) error { made++; return nil }
+	check = NewContinuous(cfg)
+	c.members[1].oldest, c.members[1].newest, c.members[2].down = 0, 0, true
+	for range 50 {
+		check.Round(t.Context())
+	}
+	if made != engine.MarkEvery {
+		t.Errorf("%d entries", made)
 	}
 }
 

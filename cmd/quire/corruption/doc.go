@@ -12,11 +12,13 @@
 // after every eighth entry: a mark. Marks of the same entry are equal on all
 // members, and once two members differ they differ for good. Continuous, once a
 // second on the leader, compares its own marks with those of the members whose
-// newest is not known to be equal. In a cluster at rest nobody is asked anything.
+// newest is not known to be equal, or that may have been started anew since. In a
+// cluster at rest nobody is asked anything.
 //
 // What two members cannot both have says nothing: a member that lags, has just
 // started or has come by a snapshot has other marks or none. It is compared when
-// it has one in common with others.
+// it has one in common with others; if nobody writes, entries that do nothing are
+// made for that, eight at most.
 //
 // When marks differ, everybody is asked, and an entry decides of which more than
 // half of all members have the same mark: who has another one is divergent. Without

@@ -77,6 +77,7 @@ type fakeCluster struct {
 	alarms  []*pb.AlarmMember
 	refuse  error // of alarms
 	leads   bool
+	session int64
 	logs    *observer.ObservedLogs
 	confirm func() error
 }
@@ -108,6 +109,7 @@ func (c *fakeCluster) config() Config {
 			return slices.Clone(c.alarms)
 		},
 		Ask:     c.ask,
+		Session: func(uint64) int64 { return c.session },
 		Confirm: func(context.Context) error { return c.confirm() },
 		Raise: func(_ context.Context, id uint64) error {
 			c.mu.Lock()

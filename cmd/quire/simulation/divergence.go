@@ -35,6 +35,12 @@ func (m *member) compareConfig() corruption.Config {
 			}
 			return answers
 		},
+		Session: func(id uint64) int64 {
+			if to := w.byID(id); to != nil {
+				return int64(to.run)
+			}
+			return 0
+		},
 		Raise: m.raise,
 	}
 }

@@ -370,10 +370,10 @@ func (m *member) open() (err error) {
 		CatchupEntries: w.p.catchup, MaxBatchOps: 4, MaxPendingOps: 64, QueueDepth: w.p.queueDepth, MarkEntries: w.p.markEntries,
 		Transport: wire{m},
 	}, openLog, (*stateMachine)(m))
+	m.check = corruption.NewContinuous(m.compareConfig())
 	if err == nil && replaced {
 		err = m.rebuilt()
 	}
-	m.check = corruption.NewContinuous(m.compareConfig())
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"testing/cryptotest"
+	"time"
 )
 
 var (
@@ -19,6 +20,7 @@ var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed, with a trace")
 	simFirst = flag.Uint64("sim.first", 1, "first seed")
 	simSteps = flag.Int("sim.steps", 1500, "steps per seed before everything is repaired")
+	simLimit = flag.Duration("sim.limit", 5*time.Minute, "seeds that have not begun by then are left out; 0: none")
 	simPart  = flag.Bool("sim.part", false, "this process was started by another one, which wants the numbers")
 )
 
@@ -44,7 +46,8 @@ func TestSimulation(t *testing.T) {
 	case *simPart:
 		runSome(t)
 	default:
-		t.Logf("%d seeds: %+v", seeds, runParts(t, seeds))
+		sum := runParts(t, seeds)
+		t.Logf("%d of %d seeds: %+v", sum.Seeds, seeds, sum)
 	}
 }
 
@@ -53,7 +56,11 @@ const numbers = "simulated: "
 // runSome runs seeds one after the other and prints the numbers.
 func runSome(t *testing.T) {
 	var sum Stats
+	began := time.Now()
 	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
+		if *simLimit > 0 && time.Since(began) > *simLimit {
+			break
+		}
 		stats, err := runSeed(t, seed, nil)
 		if err != nil {
 			t.Fatalf("%v\nreplay: go test ./cmd/quire/simulation -run 'TestSimulation$' -sim.steps=%d -sim.seed=%d", err, *simSteps, seed)
@@ -76,7 +83,7 @@ func runParts(t *testing.T, seeds int) (sum Stats) {
 		first := *simFirst + uint64(seeds*part/parts)
 		n := seeds*(part+1)/parts - seeds*part/parts
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSimulation$", "-sim.part",
-			fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", n), fmt.Sprint("-sim.steps=", *simSteps))
+			fmt.Sprint("-sim.first=", first), fmt.Sprint("-sim.seeds=", n), fmt.Sprint("-sim.steps=", *simSteps), fmt.Sprint("-sim.limit=", *simLimit))
 		group.Go(func() {
 			out, err := cmd.CombinedOutput()
 			mu.Lock()

@@ -25,6 +25,7 @@ type Options struct {
 
 // Stats tell what a run has been through.
 type Stats struct {
+	Seeds    int
 	Hash     uint64 // of the trace
 	Steps    int64
 	Entries  uint64
@@ -137,6 +138,7 @@ func Run(o Options) (stats Stats, err error) {
 	w.faulty = false
 	w.recover()
 	w.diverge()
+	w.stats.Seeds = 1
 	w.stats.Steps, w.stats.Terms, w.stats.Entries = w.now, len(w.leaders), w.ref.engine.AppliedIndex()
 	return w.stats, nil
 }
@@ -258,6 +260,7 @@ func (w *world) byID(id uint64) *member {
 }
 
 func (s *Stats) add(o Stats) {
+	s.Seeds += o.Seeds
 	s.Hash ^= o.Hash
 	s.Steps += o.Steps
 	s.Entries += o.Entries
@@ -273,8 +276,8 @@ func (s *Stats) add(o Stats) {
 	s.Expired += o.Expired
 	s.Damaged += o.Damaged
 	s.Doubts += o.Doubts
-	s.Rebuilt += o.Rebuilt
-	s.Lost += o.Lost
 	s.Compared += o.Compared
 	s.Named += o.Named
+	s.Rebuilt += o.Rebuilt
+	s.Lost += o.Lost
 }

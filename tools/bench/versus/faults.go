@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/sys/unix"
 
 	"quire/tools/bench/client"
 	"quire/tools/bench/server"
@@ -68,51 +69,70 @@ const (
 	healthTime = 6 * time.Second
 )
 
-// faults runs the part about failing members.
-func (r *runner) faults(ctx context.Context) error {
+// faults runs the part about failing members. Both clusters run all the time,
+// and take their turns: what disturbs the machine meanwhile meets both alike, and
+// one that has nothing to do takes next to nothing from the other.
+func (r *runner) faults(ctx context.Context) (err error) {
 	p := &FaultPair{CatchUpKeys: r.opts.CatchUpKeys}
 	r.out.Faults = p
+	var groups [sides]*server.Group
 	for side := range sides {
-		if err := r.faultsOf(ctx, side, &p.Results[side]); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
+		g, err := r.newGroup(side, r.opts.Members)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, g.Remove()) }()
+		groups[side] = g
+	}
+	steps := []faultStep{{"starting", 1, func(ctx context.Context, side int, g *server.Group) error { return g.Start(ctx) }}}
+	steps = append(steps, faultStep{"fail-over", r.opts.Failovers, func(ctx context.Context, side int, g *server.Group) error {
+		return failovers(ctx, g, &p.Results[side])
+	}})
+	if r.opts.CatchUpKeys > 0 && r.opts.CatchUps > 0 {
+		steps = append(steps, faultStep{"loading", 1, r.load}, faultStep{"catch-up", r.opts.CatchUps, func(ctx context.Context, side int, g *server.Group) error {
+			return catchUp(ctx, g, &p.Results[side])
+		}})
+	}
+	for _, s := range steps {
+		for i := range s.times {
+			for side, g := range groups {
+				if g == nil {
+					continue // it failed before
+				}
+				r.show.Begin(fmt.Sprintf("%s %d/%d %s", s.name, i+1, s.times, SideNames[side]))
+				if err := s.run(ctx, side, g); err != nil {
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					p.Errors = append(p.Errors, fmt.Sprintf("%s: %s %d: %v", SideNames[side], s.name, i+1, err))
+					groups[side] = nil
+				}
 			}
-			p.Errors = append(p.Errors, fmt.Sprintf("%s: %v", SideNames[side], err))
 		}
 	}
 	return nil
 }
 
-func (r *runner) faultsOf(ctx context.Context, side int, f *Faults) (err error) {
-	g, err := r.newGroup(side, r.opts.Members)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, g.Remove()) }()
-	if err := g.Start(ctx); err != nil {
-		return err
-	}
-	for i := range r.opts.Failovers {
-		r.show.Begin(fmt.Sprintf("fail-over %d/%d %s", i+1, r.opts.Failovers, SideNames[side]))
-		for _, kind := range []struct {
-			end func(*server.Server) error
-			to  *[]float64
-		}{{(*server.Server).Kill, &f.GapSeconds}, {(*server.Server).Stop, &f.StopGapSeconds}} {
-			gap, err := failover(ctx, g, kind.end)
-			if err != nil {
-				return err
-			}
-			*kind.to = append(*kind.to, gap.Seconds())
+// faultStep is done to each cluster in turn.
+type faultStep struct {
+	name  string
+	times int
+	run   func(ctx context.Context, side int, g *server.Group) error
+}
+
+// failovers ends the leader in both ways.
+func failovers(ctx context.Context, g *server.Group, f *Faults) error {
+	for _, kind := range []struct {
+		end func(*server.Server) error
+		to  *[]float64
+	}{{(*server.Server).Kill, &f.GapSeconds}, {(*server.Server).Stop, &f.StopGapSeconds}} {
+		gap, err := failover(ctx, g, kind.end)
+		if err != nil {
+			return err
 		}
+		*kind.to = append(*kind.to, gap.Seconds())
 	}
-	if r.opts.CatchUpKeys == 0 {
-		return nil
-	}
-	took, err := r.catchUp(ctx, side, g)
-	if err == nil {
-		f.CatchUpSeconds = append(f.CatchUpSeconds, took.Seconds())
-	}
-	return err
+	return nil
 }
 
 // lookup finds the leader: its place in the group and the status that names it.
@@ -199,40 +219,47 @@ func longestGap(ctx context.Context, pool *client.Pool, i int) (longest time.Dur
 	return longest
 }
 
-// catchUp fills the cluster, replaces a follower by an empty member and returns how
-// long that takes to have everything.
-func (r *runner) catchUp(ctx context.Context, side int, g *server.Group) (time.Duration, error) {
-	spec, err := workload.Parse("fill@10x10", workload.Spec{Keys: r.opts.CatchUpKeys, ValueBytes: 1024, Seed: 1})
+// catchUpBatch is the number of keys in one transaction while a cluster is
+// filled: enough to be quick, and few enough that there are far more entries than
+// either server keeps for members that lag.
+const catchUpBatch = 10
+
+// load fills a cluster with what a wiped member will have to catch up with.
+func (r *runner) load(ctx context.Context, side int, g *server.Group) error {
+	spec, err := workload.Parse("range@10x1", workload.Spec{Keys: r.opts.CatchUpKeys, ValueBytes: 1024, LoadBatch: catchUpBatch, Seed: 1})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	r.show.Begin(fmt.Sprintf("catch-up: loading %s", SideNames[side]))
-	loaded, err := trial.Run(ctx, trial.Config{
-		Client: client.Options{Endpoints: g.Addrs(), Light: r.opts.Light}, PIDs: g.PIDs(), Spec: spec, Window: loadLimit, MaxOps: int64(spec.Keys),
-		Progress: func(ops int64, done float64) { r.show.Update(done, fmt.Sprintf("%d keys", ops)) },
+	_, err = trial.Run(ctx, trial.Config{
+		Client: client.Options{Endpoints: g.Addrs(), Light: r.opts.Light}, PIDs: g.PIDs(), Spec: spec, Window: loadLimit, MaxOps: 1,
 	})
-	if err == nil && loaded.Ops != int64(spec.Keys) {
-		err = fmt.Errorf("loaded %d of %d keys; first error: %q", loaded.Ops, spec.Keys, loaded.FirstError)
-	}
-	if err != nil {
-		return 0, err
-	}
-	r.show.Begin(fmt.Sprintf("catch-up %s", SideNames[side]))
-	find, cancel := context.WithTimeout(ctx, catchUpLimit)
+	return err
+}
+
+// catchUp replaces a follower by an empty member and notes how long that takes
+// to have everything.
+func catchUp(ctx context.Context, g *server.Group, f *Faults) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
 	defer cancel()
-	lead, st, err := lookup(find, g)
+	lead, st, err := lookup(ctx, g)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	fresh, err := replace(find, g, lead, (lead+1)%len(g.Servers))
+	victim := (lead + 1 + len(f.CatchUpSeconds)%(len(g.Servers)-1)) % len(g.Servers)
+	fresh, err := replace(ctx, g, lead, victim)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return awaitAll(find, fresh, st.RaftAppliedIndex)
+	took, err := awaitAll(ctx, fresh, st.RaftAppliedIndex)
+	if err == nil {
+		f.CatchUpSeconds = append(f.CatchUpSeconds, took.Seconds())
+	}
+	return err
 }
 
 // replace puts a new member in the place of one, and tells the cluster.
 func replace(ctx context.Context, g *server.Group, lead, victim int) (*server.Server, error) {
+	unix.Sync() // what earlier steps have left to be written is not this one's
 	time.Sleep(healthTime)
 	old, err := status(ctx, g.Servers[victim].Addr())
 	if err != nil {

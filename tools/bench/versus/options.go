@@ -22,8 +22,8 @@ type Options struct {
 	Members        int // of each cluster
 
 	// Of clusters: how often the leader is killed, and how many keys of 1 KiB a
-	// wiped member has to catch up with; 0 leaves it out.
-	Failovers, CatchUpKeys int
+	// wiped member has to catch up with, how often; 0 leaves it out.
+	Failovers, CatchUpKeys, CatchUps int
 
 	Light      bool   // client
 	Dir        string // empty: the temporary directory
@@ -73,6 +73,7 @@ func (o *Options) Validate() []error {
 	bound("restarts", o.Restarts, 1, maxRestarts)
 	bound("members", o.Members, 1, maxMembers)
 	bound("failovers", o.Failovers, 0, maxRounds)
+	bound("catch-ups", o.CatchUps, 0, maxRounds)
 	bound("catch-up-keys", o.CatchUpKeys, 0, maxCapacityKeys)
 	if o.QuotaBytes <= 0 {
 		errs = append(errs, errors.New("-quota: must be positive, so that both sides have the same"))
