@@ -49,8 +49,8 @@ func (n *notice) noteAsked(m *raftpb.Message) {
 
 // hold keeps m for later, if it is a notice and may wait.
 func (n *notice) hold(m *raftpb.Message) bool {
-	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 {
-		return false
+	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 || len(m.GetContext()) > 0 {
+		return false // with a context it answers somebody
 	}
 	now := sinceEpoch()
 	if asked := n.asked.Load(); asked != 0 && now-asked < int64(askedLately) {
