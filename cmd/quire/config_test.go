@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"quire/cmd/quire/certs"
 )
 
@@ -453,6 +455,30 @@ func TestRetention(t *testing.T) {
 		got, err := parseRetention(tc.mode, tc.s)
 		if got != tc.want || (err != nil) != tc.fault {
 			t.Errorf("%s %s: %v, %v", tc.mode, tc.s, got, err)
+		}
+	}
+}
+
+// TestLocalAddress: the first advertised address that reaches beyond this machine,
+// and only with the gate.
+func TestLocalAddress(t *testing.T) {
+	for _, tc := range []struct{ urls, gate, want string }{
+		{"http://10.0.0.7:2380", "SetMemberLocalAddr=false", "<nil>"},
+		{"http://10.0.0.7:2380", "SetMemberLocalAddr=true", "10.0.0.7"},
+		{"http://localhost:2380,http://127.0.0.1:2380,http://0.0.0.0:2380,http://[fd00::7]:2380", "AllAlpha=true", "fd00::7"},
+		{"http://m1.example:2380", "SetMemberLocalAddr=true", "<nil>"},
+	} {
+		c := newConfig()
+		if err := c.Features.Set(tc.gate); err != nil {
+			t.Fatal(err)
+		}
+		urls, err := parseURLs(strings.Split(tc.urls, ","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.AdvertisePeerURLs = urls
+		if got := c.localAddress(zap.NewNop()).String(); got != tc.want {
+			t.Errorf("%s with %s: %s, want %s", tc.urls, tc.gate, got, tc.want)
 		}
 	}
 }
