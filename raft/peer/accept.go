@@ -369,7 +369,6 @@ func (in *inbound) message(body []byte, owned bool) error {
 		in.t.pull(in.p, m)
 		return nil
 	}
-	in.p.notice.noteAsked(m)
 	in.msgs = append(in.msgs, m)
 	return nil
 }

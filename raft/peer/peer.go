@@ -29,7 +29,6 @@ type peer struct {
 	complaints    complaints
 	lost          chan struct{} // messages were lost; holds one
 	acked         acked         // owned by Send
-	notice        notice
 	cancel        context.CancelFunc
 	ctx           context.Context
 

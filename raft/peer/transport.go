@@ -134,7 +134,6 @@ type Transport struct {
 	touched []*lane
 	later   map[uint64]*latest
 	beats   heartbeats
-	notices notices
 	// ackWindow is how long an acknowledgement need not be repeated.
 	ackWindow time.Duration
 }
@@ -156,8 +155,6 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t.peers.Store(&map[uint64]*peer{})
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.notices.wait.Store(int64(noticeWait))
-	t.notices.timer = time.AfterFunc(time.Hour, t.tellAll)
 	return t, nil
 }
 
@@ -166,7 +163,6 @@ func New(cfg Config) (*Transport, error) {
 func (t *Transport) Close() {
 	t.mu.Lock()
 	t.cancel()
-	t.notices.timer.Stop()
 	for _, p := range *t.peers.Load() {
 		p.stop()
 	}
@@ -273,11 +269,6 @@ func (t *Transport) Send(msgs []*raftpb.Message) {
 			continue
 		}
 		ln := p.lanes[laneOf(m)]
-		if p.notice.hold(m) {
-			t.arm()
-			continue
-		}
-		p.tellHeld(m)
 		switch m.GetType() {
 		case raftpb.MsgAppResp:
 			if p.acked.repeats(m, ln.open.Load(), t.ackWindow) {
