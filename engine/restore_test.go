@@ -264,7 +264,7 @@ func TestRestoreTakesEverything(t *testing.T) {
 		"cluster": "taken", "applied": "taken", "term": "taken", "writer": "a lock", "ap": "position and keyspace taken, the rest is scratch",
 		"auth": "taken", "compactor": "the compact revision taken", "checkpoint": "this member's own", "leader": "a follower leads nothing",
 		"home": "this member's own", "full": "this member's own", "transfers": "this member's own", "snapshots": "this member's own", "wg": "goroutines", "ctx": "goroutines", "cancel": "goroutines",
-		"fatal": "this member's own",
+		"fatal": "this member's own", "opened": "this member's own",
 	}
 	typ := reflect.TypeFor[Engine]()
 	for i := range typ.NumField() {

@@ -175,6 +175,10 @@
 // that has it must take part: with three voters, one of whom is in doubt, the two
 // others are needed.
 //
+// Of two voters, one of whom is in doubt, none is elected while a change of the
+// voters is in the log of the other and not known to be committed: the third may
+// have been asked already. The other one can be told to stand alone.
+//
 // A member that is alone has nobody to ask. Its log is refused, unless StandAlone
 // says to go on with what is there.
 //

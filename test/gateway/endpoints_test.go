@@ -12,7 +12,7 @@ var endpoints = []string{
 	"/health", "/health?serializable=true", "/health?serializable=yes", "/health?exclude=NOSPACE", "/health?exclude=CORRUPT", "/health?exclude=NOSPACE&exclude=CORRUPT",
 	"/health?exclude=", "/health/", "/health/x",
 	"/livez", "/livez/", "/livez?verbose", "/livez?verbose=false", "/livez?exclude=serializable_read&verbose", "/livez/serializable_read", "/livez/serializable_read?verbose", "/livez/nothing",
-	"/readyz", "/readyz?verbose", "/readyz?verbose&exclude=linearizable_read&exclude=data_corruption", "/readyz?exclude=nothing",
+	"/readyz", "/readyz?verbose&exclude=log_write", "/readyz?verbose&exclude=log_write&exclude=linearizable_read&exclude=data_corruption", "/readyz?exclude=nothing",
 	"/readyz/data_corruption", "/readyz/data_corruption?verbose", "/readyz/serializable_read", "/readyz/linearizable_read", "/readyz/non_learner", "/readyz/nothing",
 	"/version", "/version/", "/version?a=b",
 	"/metrics/", "/debug", "/debug/", "/debug/vars/", "/debug/pprof/", "/debug/pprof", "/", "/favicon.ico", "/config/local/log", "/v2/keys",

@@ -204,9 +204,10 @@ func (n *machine) wipe() {
 // replaceable: the others can do without it.
 func (w *world) replaceable() bool { return w.p.spares > 0 && w.p.voters >= 3 }
 
-// mayBeDamaged: there are others that can help, and only one at a time is.
+// mayBeDamaged: there are others that can help, and only one at a time is. Two voters
+// help each other only while there is no change of the voters, see raft/doc.go.
 func (n *machine) mayBeDamaged() bool {
-	if n.w.p.voters < 2 {
+	if n.w.p.voters < 2 || n.w.p.voters == 2 && n.w.p.spares > 0 {
 		return false
 	}
 	for _, o := range n.w.machines {
