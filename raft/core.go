@@ -231,7 +231,7 @@ func (c *core) campaign() {
 		return
 	}
 	c.drain()
-	if c.doubt != nil && !c.mem.single {
+	if c.doubt != nil && !c.countsDoubt() {
 		return
 	}
 	_ = c.rn.Campaign() // refused when not a voter: nothing to do then
@@ -349,7 +349,7 @@ func (c *core) stepMessage(m *raftpb.Message) error {
 		c.answerDoubt(m)
 		return nil
 	}
-	if isGrant(m) && len(m.GetContext()) > 0 && !c.countsDoubt() {
+	if isDoubtful(m) && !c.countsDoubt() {
 		return errInDoubt
 	}
 	if c.doubt != nil {

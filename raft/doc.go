@@ -153,9 +153,9 @@
 // become the leader who does not have them either. So:
 //
 //   - In doubt a member does not campaign and grants no vote. Where it knows of two
-//     voters only, it grants: nobody is elected there without the other one, whose
-//     log is whole. Its grant says what it is worth, and counts only if the candidate
-//     knows of two voters too and has no change of that in its log.
+//     voters only, it does: nobody is elected there without the other one, whose log
+//     is whole. Its requests and grants say what they are worth, and count only if
+//     the other one knows of two voters too and has no change of that in its log.
 //   - It follows as always, and its acknowledgements count: each says what is there
 //     now. Only the leader's idea of what this member had before is wrong, and
 //     RawNode cannot be told. So the member asks, and the leader answers from its own

@@ -3,6 +3,7 @@ package raft
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
@@ -39,13 +40,14 @@ var (
 	doubtVote     = []byte("doubt")
 )
 
-// maxDoubtVoters: a member in doubt grants votes where nobody is elected without
-// everybody. Its idea of the membership may be as old as its log, so the grant says
-// that it is in doubt, and the candidate looks whether that is so.
+// maxDoubtVoters: a member in doubt takes part in elections where nobody is elected
+// without everybody. Its idea of the membership may be as old as its log, so its
+// requests and grants say that it is in doubt, and the other one looks whether that
+// is so.
 const maxDoubtVoters = 2
 
-// countsDoubt tells whether a grant of a member in doubt counts for this candidate.
-// A change of the membership that is in its log and not applied may have been
+// countsDoubt tells whether this member may be elected by, or elect, one in doubt. A
+// change of the membership that is in its log and not applied may have been
 // committed, so that there are others of whom it does not know.
 func (c *core) countsDoubt() bool {
 	if len(c.mem.conf.GetVoters()) > maxDoubtVoters {
@@ -56,16 +58,34 @@ func (c *core) countsDoubt() bool {
 		if e.GetIndex() <= c.applied {
 			break
 		}
-		if e.GetType() == raftpb.EntryConfChangeV2 {
+		if e.GetType() == raftpb.EntryConfChangeV2 && c.changesVoters(e) {
 			return false
 		}
 	}
 	return true
 }
 
-func isGrant(m *raftpb.Message) bool {
-	typ := m.GetType()
-	return (typ == raftpb.MsgVoteResp || typ == raftpb.MsgPreVoteResp) && !m.GetReject()
+// changesVoters tells whether a membership change is more than a new learner.
+func (c *core) changesVoters(e *raftpb.Entry) bool {
+	_, cc, _, err := cutConfChange(e.GetData())
+	if err != nil {
+		return true
+	}
+	for _, ch := range cc.GetChanges() {
+		if ch.GetType() != raftpb.ConfChangeAddLearnerNode || slices.Contains(c.mem.conf.GetVoters(), ch.GetNodeId()) {
+			return true
+		}
+	}
+	return false
+}
+
+// isDoubtful tells whether a message is the part of a member in doubt in an election.
+func isDoubtful(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		return bytes.Equal(m.GetContext(), doubtVote)
+	}
+	return false
 }
 
 // screen looks at a message from a peer while this member is in doubt. It returns
@@ -75,7 +95,7 @@ func (c *core) screen(m *raftpb.Message) *raftpb.Message {
 	case raftpb.MsgTimeoutNow:
 		return nil
 	case raftpb.MsgVote, raftpb.MsgPreVote:
-		if len(c.mem.conf.GetVoters()) > maxDoubtVoters {
+		if !c.countsDoubt() {
 			return nil
 		}
 	case raftpb.MsgHeartbeat:
@@ -89,18 +109,17 @@ func (c *core) screen(m *raftpb.Message) *raftpb.Message {
 	return m
 }
 
-// withheld are messages that a member in doubt does not send: requests for votes,
-// and that it lacks what the leader believes it to have, which RawNode would answer
-// with the same append again, and again. A grant says that it is one in doubt.
+// withheld are messages that a member in doubt does not send: its part in elections
+// where that does not count, and that it lacks what the leader believes it to have,
+// which RawNode would answer with the same append again, and again.
 func (c *core) withheld(m *raftpb.Message) bool {
 	if c.doubt == nil {
 		return false
 	}
 	switch m.GetType() {
-	case raftpb.MsgVote, raftpb.MsgPreVote:
-		return true
-	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		m.Context = doubtVote
+		return !c.countsDoubt()
 	case raftpb.MsgAppResp:
 		return m.GetReject()
 	}

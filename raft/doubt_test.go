@@ -137,20 +137,29 @@ func TestDoubtStays(t *testing.T) {
 	}
 }
 
-// TestDoubtOfTwo: where everybody is needed anyway a member in doubt votes, and says
-// that it is in doubt. It does not campaign there either.
+// TestDoubtOfTwo: where everybody is needed anyway a member in doubt campaigns and
+// votes, and says that it is in doubt.
 func TestDoubtOfTwo(t *testing.T) {
 	p := inDoubt(t, 1, 2)
 	for range 40 {
 		p.st.Tick()
 	}
-	if m := p.take(raftpb.MsgPreVote); len(m) != 0 {
-		t.Errorf("campaigns: %v", m)
+	if m := p.take(raftpb.MsgPreVote); len(m) == 0 || !isDoubtful(m[0]) {
+		t.Errorf("campaigns with %v", m)
 	}
 	p.step(&raftpb.Message{Type: raftpb.MsgVote.Enum(), From: new(uint64(2)), Term: new(uint64(9)), Index: new(uint64(90)), LogTerm: new(uint64(8))})
 	p.settle()
-	if m := p.take(raftpb.MsgVoteResp); len(m) != 1 || m[0].GetReject() || !isGrant(m[0]) || string(m[0].GetContext()) != "doubt" {
+	if m := p.take(raftpb.MsgVoteResp); len(m) != 1 || m[0].GetReject() || !isDoubtful(m[0]) {
 		t.Errorf("votes %v", m)
+	}
+	p = inDoubt(t, 1, 2)
+	p.n.Campaign()
+	for _, typ := range []raftpb.MessageType{raftpb.MsgPreVoteResp, raftpb.MsgVoteResp} {
+		p.step(&raftpb.Message{Type: typ.Enum(), From: new(uint64(2)), Term: new(uint64(6))})
+		p.settle()
+	}
+	if s := p.n.Status(); !s.IsLeader || s.IsDoubtful {
+		t.Errorf("elected by everybody: %+v", s)
 	}
 }
 
@@ -161,8 +170,14 @@ func TestGrantsInDoubt(t *testing.T) {
 		name   string
 		voters []uint64
 		change bool
+		typ    raftpb.ConfChangeType
 		wins   bool
-	}{{"of two", []uint64{1, 2}, false, true}, {"of three", []uint64{1, 2, 3}, false, false}, {"of two, perhaps of three", []uint64{1, 2}, true, false}} {
+	}{
+		{"of two", []uint64{1, 2}, false, 0, true},
+		{"of three", []uint64{1, 2, 3}, false, 0, false},
+		{"of two, perhaps of three", []uint64{1, 2}, true, raftpb.ConfChangeAddNode, false},
+		{"of two, perhaps with a learner", []uint64{1, 2}, true, raftpb.ConfChangeAddLearnerNode, true},
+	} {
 		p := newPeers(t, tc.voters, nil)
 		p.settle()
 		p.heartbeat(2, 5)
@@ -170,7 +185,7 @@ func TestGrantsInDoubt(t *testing.T) {
 		term := uint64(5)
 		e := &raftpb.Entry{Term: &term, Index: new(uint64(2))}
 		if tc.change {
-			_, data, err := frameConfChange(confChangeBytes(t, raftpb.ConfChangeAddNode, 3), []byte{frameLocal})
+			_, data, err := frameConfChange(confChangeBytes(t, tc.typ, 3), []byte{frameLocal})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,8 +204,13 @@ func TestGrantsInDoubt(t *testing.T) {
 			}
 			p.settle()
 		}
-		if got := p.n.Status().IsLeader; got != tc.wins {
-			t.Errorf("%s: leads: %v", tc.name, got)
+		request := &raftpb.Message{Type: raftpb.MsgVote.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(20)), Index: new(uint64(90)), LogTerm: new(uint64(8)), Context: []byte("doubt")}
+		leads := p.n.Status().IsLeader
+		if err := p.n.Step(request); errors.Is(err, errInDoubt) == tc.wins {
+			t.Errorf("%s: a request in doubt: %v", tc.name, err)
+		}
+		if leads != tc.wins {
+			t.Errorf("%s: leads: %v", tc.name, leads)
 		}
 	}
 }

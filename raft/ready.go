@@ -57,7 +57,7 @@ func (c *core) noteLeader(ss *etcdraft.SoftState) {
 		return
 	}
 	if leader && c.doubt != nil {
-		c.endDoubt("there is no other voter")
+		c.endDoubt("everybody has elected this member")
 	}
 	if leader && !c.lead.isLeader {
 		// A term's first entry is its leader's empty one.

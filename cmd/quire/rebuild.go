@@ -139,7 +139,9 @@ func (m *member) damaged(err error) {
 	}()
 }
 
-// othersSuffice tells whether the cluster has a quorum without this member.
+// othersSuffice tells whether the cluster has a quorum without this member. Of two
+// voters neither can leave: the other one would stand still, perhaps at an index from
+// which this one cannot go on.
 func (m *member) othersSuffice() bool {
 	voters, active := 0, 0
 	for _, x := range m.engine.Members() {
@@ -151,7 +153,7 @@ func (m *member) othersSuffice() bool {
 			active++
 		}
 	}
-	return voters > 1 && active > voters/2 || voters == 2 && active == 1
+	return active > voters/2
 }
 
 // startAgain makes this process a new one with the same command line.

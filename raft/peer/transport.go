@@ -325,7 +325,7 @@ func (t *Transport) superseded(msgs []*raftpb.Message) (skip uint64) {
 			t.later[m.GetTo()] = to
 		}
 		if typ == raftpb.MsgApp {
-			if l := to.app; l != nil && len(m.GetEntries()) == 0 && sameTerm(l, m) && l.GetIndex() >= m.GetIndex() && l.GetCommit() >= m.GetCommit() {
+			if l := to.app; l != nil && len(m.GetEntries()) == 0 && len(m.GetContext()) == 0 && sameTerm(l, m) && l.GetIndex() >= m.GetIndex() && l.GetCommit() >= m.GetCommit() {
 				skip |= 1 << i
 			}
 			to.app = m

@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +80,79 @@ func TestDamagedStore(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		sameData(ctx, t, c)
+	}
+}
+
+// flipLogEnd flips a bit in the newest batch of a server's log; the server does not run.
+func flipLogEnd(t *testing.T, s *harness.Server) {
+	t.Helper()
+	dir := filepath.Join(s.DataDir, "wal")
+	out, err := exec.Command(harness.Binary(t), "dump", "wal", dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	segment, off := "", int64(0)
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		if len(words) > 1 && words[0] == "segment" {
+			if strings.HasSuffix(strings.TrimSpace(line), "ready") {
+				break
+			}
+			segment = strings.TrimSuffix(words[1], ",")
+		} else if n, err := strconv.ParseInt(words[0], 10, 64); err == nil && len(words) >= 10 { // a row of the table
+			off = n
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(dir, segment), os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	var b [1]byte
+	at := off + 20 + rand.Int64N(60)
+	_, err = f.ReadAt(b[:], at)
+	check(t, err)
+	_, err = f.WriteAt([]byte{b[0] ^ 1<<rand.IntN(8)}, at)
+	check(t, err)
+	t.Logf("damaged byte %d of %s", at, segment)
+}
+
+// TestDamagedLogEnd: a member that is killed under load, and of whose log the newest
+// batch rots before it starts again, is brought up to date by the leader and takes
+// part in elections again.
+func TestDamagedLogEnd(t *testing.T) {
+	c, ctx := harness.StartCluster(t, 3), harness.Context(t)
+	for round := range 3 {
+		victim := c.Servers[round]
+		others := c.Others(victim)
+		loading, stop := context.WithCancel(ctx)
+		done := make(chan struct{})
+		cli := c.Client(t, others...)
+		go func() {
+			defer close(done)
+			for i := 0; loading.Err() == nil; i++ {
+				_, _ = cli.Put(loading, fmt.Sprintf("load/%d/%d", round, i%100), strings.Repeat("v", i%3000))
+			}
+		}()
+		time.Sleep(500 * time.Millisecond)
+		victim.Kill()
+		flipLogEnd(t, victim)
+		victim.Restart(t)
+		if !victim.Log.Wait("the end of the log was damaged and is cut off", 20*time.Second) {
+			t.Error("the damage is not told")
+		}
+		if !victim.Log.Wait("the log is complete again", 30*time.Second) {
+			t.Error("the log is not completed")
+		}
+		stop()
+		<-done
+		sameData(ctx, t, c)
+		// It can be the leader again.
+		id := victim.MemberID(t)
+		for try := 0; c.Leader(t) != victim; try++ {
+			if try == 20 {
+				t.Fatal("the member does not become the leader")
+			}
+			_, _ = c.Client(t, c.Leader(t)).MoveLeader(ctx, id) // whether it worked is seen
+			time.Sleep(100 * time.Millisecond)
+		}
 	}
 }

@@ -18,6 +18,10 @@ const (
 	portHigh   = 32_000
 	blockPorts = 64
 	portBlocks = (portHigh - portLow) / blockPorts
+
+	// Upstream's end-to-end tests (make conformance) take these whoever has them.
+	takenLow  = 20_000
+	takenHigh = 20_200
 )
 
 var ports = struct {
@@ -57,6 +61,9 @@ func lockBlockLocked() error {
 	}
 	for range portBlocks {
 		ports.block = (ports.block + 1) % portBlocks
+		if low := portLow + ports.block*blockPorts; low < takenHigh && low+blockPorts > takenLow {
+			continue
+		}
 		if lockBlock(filepath.Join(dir, strconv.Itoa(ports.block))) {
 			ports.next = portLow + ports.block*blockPorts
 			ports.end = ports.next + blockPorts

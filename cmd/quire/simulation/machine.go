@@ -177,7 +177,7 @@ func (n *machine) crash(why string, process bool) {
 	n.disk = n.disk.Crash(c)
 	n.m, n.powerAt = nil, 0
 	if w.faulty && w.percent(8) && n.mayBeDamaged() {
-		if w.percent(50) {
+		if w.percent(50) || !w.replaceable() {
 			n.damageLog()
 		} else {
 			n.damage()
@@ -201,9 +201,12 @@ func (n *machine) wipe() {
 	n.damaged, n.logDamaged, n.lost, n.divergent = false, false, false, false
 }
 
-// mayBeDamaged: the others can do without it, and only one at a time is.
+// replaceable: the others can do without it.
+func (w *world) replaceable() bool { return w.p.spares > 0 && w.p.voters >= 3 }
+
+// mayBeDamaged: there are others that can help, and only one at a time is.
 func (n *machine) mayBeDamaged() bool {
-	if n.w.p.spares == 0 || n.w.p.voters < 3 {
+	if n.w.p.voters < 2 {
 		return false
 	}
 	for _, o := range n.w.machines {
@@ -230,6 +233,12 @@ func (n *machine) damageLog() {
 	}
 	bit := off*8 + n.w.rng.Int64N(size*8)
 	n.disk.FlipBit(rec.EndFile, bit)
+	if l, _, err := wal.Open(n.disk.Clone(1), n.w.logOptions(n.id, true, true), nil); err == nil {
+		n.w.check(l.Close(), "close")
+	} else if !n.w.replaceable() {
+		n.disk.FlipBit(rec.EndFile, bit) // that would be the end of the member
+		return
+	}
 	n.damaged, n.logDamaged = true, true
 	n.w.stats.Damaged++
 	n.w.note("machine %d: bit %d of %s flips", n.place, bit, rec.EndFile)
@@ -347,8 +356,7 @@ func (m *member) open() (err error) {
 		}
 	}
 	openLog := func(replay func(wal.Pos, []byte) error) (raft.Log, raft.Found, error) {
-		l, rec, err := wal.Open(n.disk, wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
-			Manual: true, LogID: n.id, MustExist: mode == raft.RefuseNewLog, CutDamaged: len(e.Members()) != 1}, replay)
+		l, rec, err := wal.Open(n.disk, w.logOptions(n.id, mode == raft.RefuseNewLog, len(e.Members()) != 1), replay)
 		if err != nil {
 			return nil, raft.Found{}, err
 		}
@@ -367,6 +375,11 @@ func (m *member) open() (err error) {
 		err = m.rebuilt()
 	}
 	return err
+}
+
+func (w *world) logOptions(id uint64, mustExist, cutDamaged bool) wal.Options {
+	return wal.Options{SegmentBytes: w.p.logSegmentBytes, MaxBatchBytes: 8 << 10, QueueDepth: w.p.queueDepth,
+		Manual: true, LogID: id, MustExist: mustExist, CutDamaged: cutDamaged}
 }
 
 func (m *member) engineOptions() engine.Options {

@@ -102,7 +102,7 @@ func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }
 
 func newProfile(rng *rand.Rand) profile {
 	return profile{
-		voters: pick(rng, 1, 3, 3, 3, 3, 5), spares: rng.IntN(3),
+		voters: pick(rng, 1, 2, 3, 3, 3, 3, 5), spares: rng.IntN(3),
 		loss: pick(rng, 0, 2, 10, 33), twice: pick(rng, 0, 5, 20), late: pick(rng, 0, 5, 20), lateSteps: pick(rng, 5, 50, 300),
 		faultsPerMille: pick(rng, 2, 8, 8, 25),
 		catchup:        pick(rng, 1, 3, 10, 40),
