@@ -69,6 +69,10 @@ type Options struct {
 	// OnTimed is told how long the engine's background work took, for metrics.
 	// May be nil.
 	OnTimed func(what Timed, took time.Duration)
+	// Awaited tells whether consensus asks for a staged snapshot. Called when
+	// another one comes, after the announcements of those before have reached it.
+	// Nil: every one may still be asked for.
+	Awaited func(index, term uint64) bool
 	// OnDamage is told of damage to the store that was found while it is in use. It
 	// must not block. May be nil.
 	OnDamage func(error)

@@ -215,8 +215,8 @@ func (s *Transfers) Stage(ctx context.Context, index, term uint64, manifest []by
 	if index <= s.e.applied.Load() || s.staged(index, term) != nil {
 		return nil
 	}
-	if n := len(s.waiting()); n >= maxStaged {
-		return ErrTransferBusy
+	if err := s.makeRoom(); err != nil {
+		return err
 	}
 	began := time.Now()
 	in, err := s.e.home.Receive(manifest)
@@ -232,6 +232,33 @@ func (s *Transfers) Stage(ctx context.Context, index, term uint64, manifest []by
 	s.e.timed(TimedReceive, began)
 	s.e.log.Info("received snapshot", zap.Uint64("snapshot-index", index), zap.Uint64("snapshot-term", term), zap.Duration("took", time.Since(began)))
 	return nil
+}
+
+// makeRoom refuses another snapshot while as many as may wait do so, and first lets
+// go of those that consensus does not ask for any more: it ignores a snapshot
+// whose leader was replaced while it was fetched.
+func (s *Transfers) makeRoom() error {
+	n := 0
+	for _, in := range s.e.home.Incoming() {
+		var m meta
+		switch {
+		case !in.Whole() || m.decode(in.Meta()) != nil || m.applied <= s.e.applied.Load():
+		case s.awaited(&m):
+			n++
+		default:
+			if err := s.e.home.Discard(in); err != nil {
+				return err
+			}
+		}
+	}
+	if n >= maxStaged {
+		return ErrTransferBusy
+	}
+	return nil
+}
+
+func (s *Transfers) awaited(m *meta) bool {
+	return s.e.opts.Awaited == nil || s.e.opts.Awaited(m.applied, m.term)
 }
 
 // announced checks that a manifest is of the snapshot announced and of this
@@ -257,12 +284,14 @@ func (s *Transfers) announced(index, term uint64, manifest []byte) (*meta, error
 
 // begin waits until no other Stage runs, which it ends if that is not newer.
 func (s *Transfers) begin(ctx context.Context, index uint64, cancel context.CancelFunc) error {
-	s.in.Lock()
-	newest := s.in.newest
+	wanted := uint64(0)
 	for _, m := range s.waiting() {
-		newest = max(newest, m.applied)
+		if s.awaited(&m) {
+			wanted = max(wanted, m.applied)
+		}
 	}
-	if index < newest {
+	s.in.Lock()
+	if index < max(s.in.newest, wanted) {
 		s.in.Unlock()
 		return ErrTransferSuperseded
 	}

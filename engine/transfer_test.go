@@ -393,6 +393,38 @@ func TestStageRefuses(t *testing.T) {
 	onlyCurrent(t, to.fs)
 }
 
+// TestUnwantedStages: snapshots that consensus has ignored, because their leader was replaced meanwhile, do not keep
+// others out; one that it asks for does.
+func TestUnwantedStages(t *testing.T) {
+	lead, to := twoRigs(t, 1)
+	var wanted uint64
+	to.e.opts.Awaited = func(index, _ uint64) bool { return index == wanted }
+	var all []uint64
+	var term uint64
+	var conf []byte
+	for range 5 {
+		lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100)}))
+		var index uint64
+		index, term, conf = offered(t, lead, lead.index)
+		all = append(all, index)
+		if err := stage(lead, to, index, term, nil); err != nil {
+			t.Fatalf("snapshot %d: %v", len(all), err)
+		}
+	}
+	wanted = all[4]
+	lead.apply(op(t, OpPut, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 100)}))
+	next, _, _ := offered(t, lead, lead.index)
+	if err := stage(lead, to, next, term, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.e.Restore(all[4], term, conf); err != nil || to.e.AppliedIndex() != all[4] {
+		t.Fatal("the one that is wanted has gone: ", err)
+	}
+	if err := to.e.Restore(all[3], term, conf); err == nil {
+		t.Fatal("one that nobody wants is still there")
+	}
+}
+
 // TestNewestStageWins: a newer snapshot ends the staging of an older one.
 func TestNewestStageWins(t *testing.T) {
 	lead, to := twoRigs(t, 1)

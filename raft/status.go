@@ -98,3 +98,17 @@ func (n *Node) Detail() etcdraft.Status {
 	n.exit(true)
 	return s
 }
+
+// Awaits tells whether a snapshot that was announced to this member is still to be
+// taken over by its state machine.
+func (n *Node) Awaits(index Index, term Term) (awaits bool) {
+	n.mu.Lock()
+	c := n.mu.c
+	for _, m := range c.held { // the first is being taken over
+		if sn := m.GetSnapshot().GetMetadata(); sn.GetIndex() == uint64(index) && sn.GetTerm() == uint64(term) {
+			awaits = true
+		}
+	}
+	n.exit(true)
+	return awaits
+}

@@ -231,6 +231,7 @@ func (m *member) engineOptions() engine.Options {
 		OnCheckpoint:      m.checkpointed,
 		OnTimed:           m.timing.observe,
 		OnDamage:          m.damaged,
+		Awaited:           m.awaits,
 		OnFatal:           m.die,
 		Logger:            m.log,
 	}
@@ -331,6 +332,12 @@ func (m *member) raftVars() any {
 		return n.Detail()
 	}
 	return nil
+}
+
+// awaits tells the engine which snapshots raft will ask it for.
+func (m *member) awaits(index, term uint64) bool {
+	n := m.node.Load()
+	return n == nil || n.Awaits(raft.Index(index), raft.Term(term))
 }
 
 func (m *member) raftStatus() rpc.RaftStatus {

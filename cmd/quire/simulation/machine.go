@@ -392,6 +392,7 @@ func (m *member) engineOptions() engine.Options {
 		Pages: pagestore.Options{SegmentBytes: w.p.segmentBytes, PageBytes: 4 << 10, CacheBytes: 32 << 10, DirtyBytes: 64 << 10, NoSpaceBytes: 16 << 10, Inline: true,
 			Nonce: func() uint64 { m.nonce += 0x9e3779b97f4a7c15; return m.nonce }},
 		Publisher: (*publisher)(m), Propose: m.propose, OnCheckpoint: m.checkpointed, OnFatal: m.end, OnDamage: m.damaged, Now: n.now,
+		Awaited: func(index, term uint64) bool { return m.raft.Awaits(raft.Index(index), raft.Term(term)) },
 	}
 }
 
