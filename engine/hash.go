@@ -141,15 +141,35 @@ type kvHasher struct {
 	compactRev, rev int64
 	crc             uint32
 	key             [18]byte
+	again           map[string]bool // keys that the compact revision deleted and made again
 }
+
+// fewVisible is up to how many visible keys may all have been made again by one
+// transaction, generously.
+const fewVisible = 10_000
 
 func (h *kvHasher) run() error {
 	// With nothing visible at rev, etcd skips nothing that compaction leaves. That
 	// is what was visible at the compact revision; what else is still there is
-	// about to be removed.
+	// about to be removed. A key that rev itself has deleted and then made again
+	// does not count as visible there: etcd looks at its first life of that revision.
 	keepAt := h.rev
-	if h.k.countAt(everything, h.rev) == 0 {
+	n := h.k.countAt(everything, h.rev)
+	if n > 0 && n <= fewVisible {
+		again, err := h.madeAgain(h.rev)
+		if err != nil {
+			return err
+		}
+		n -= int64(len(again))
+	}
+	if n == 0 {
 		keepAt = h.compactRev
+	}
+	if keepAt == h.compactRev && keepAt > 0 {
+		var err error
+		if h.again, err = h.madeAgain(keepAt); err != nil {
+			return err
+		}
 	}
 	var err error
 	walkErr := h.k.idx.AllVersions(h.rev, func(chunk []index.VersionRef) {
@@ -166,6 +186,33 @@ func (h *kvHasher) run() error {
 	return errors.Join(err, walkErr)
 }
 
+// madeAgain returns the keys that were deleted and then put in the transaction of
+// one revision.
+func (h *kvHasher) madeAgain(rev int64) (map[string]bool, error) {
+	deleted, again := map[string]bool{}, map[string]bool{}
+	var err error
+	walkErr := h.k.idx.AllVersions(rev, func(chunk []index.VersionRef) {
+		for i := 0; i < len(chunk) && err == nil; i++ {
+			v := &chunk[i]
+			if v.Main != rev || !v.Tombstone && len(deleted) == 0 {
+				continue
+			}
+			var rec []byte
+			if rec, err = h.k.store.Read(pagestore.Ref(v.Loc)); err != nil {
+				return
+			}
+			key := string(keyOf(wireKV(rec)))
+			if v.Tombstone {
+				deleted[key] = true
+				delete(again, key)
+			} else if deleted[key] {
+				again[key] = true
+			}
+		}
+	})
+	return again, errors.Join(err, walkErr)
+}
+
 // add hashes one version; with visibleAt above 0 only if a read at that revision
 // would return it.
 func (h *kvHasher) add(v *index.VersionRef, visibleAt int64) error {
@@ -176,6 +223,9 @@ func (h *kvHasher) add(v *index.VersionRef, visibleAt int64) error {
 	kv := wireKV(rec)
 	if visibleAt > 0 {
 		if cur, ok := h.k.idx.Get(keyOf(kv), visibleAt); !ok || cur.Main != v.Main || cur.Sub != v.Sub {
+			return nil
+		}
+		if v.Main == h.compactRev && h.again[string(keyOf(kv))] {
 			return nil
 		}
 	}

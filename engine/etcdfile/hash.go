@@ -20,8 +20,9 @@ type keyID [2]uint64
 // HashKV computes what a server that starts on the file answers to HashKV at its
 // newest revision: CRC-32C over the bucket's name and then keys and values. Up
 // to the compact revision only those versions count that can be read at the
-// newest revision, and a tombstone at the compact revision does not. Memory is
-// taken for each key.
+// newest revision, and a tombstone at the compact revision does not. A key that
+// the newest revision has deleted and made again counts as deleted, as in etcd.
+// Memory is taken for each key.
 func (f *File) HashKV() (HashKV, error) {
 	s, err := f.State()
 	if err != nil {
@@ -34,17 +35,27 @@ func (f *File) HashKV() (HashKV, error) {
 	}
 	type revision struct{ main, sub int64 }
 	newest := map[keyID]revision{} // of the keys that are there
+	deleted := map[keyID]bool{}    // by the newest revision
 	err = f.Versions(func(v *Version, kv *KeyValue) error {
+		if v.Main > h.Revision {
+			h.Revision = v.Main
+			clear(deleted)
+		}
 		if v.Tombstone {
 			delete(newest, id(kv.Key))
+			deleted[id(kv.Key)] = true
 		} else {
 			newest[id(kv.Key)] = revision{v.Main, v.Sub}
 		}
-		h.Revision = max(h.Revision, v.Main)
 		return nil
 	})
 	if err != nil {
 		return HashKV{}, err
+	}
+	if h.Revision >= h.CompactRevision {
+		for key := range deleted {
+			delete(newest, key)
+		}
 	}
 	h.Revision = max(h.Revision, h.CompactRevision)
 	h.Hash = crc32.Update(0, castagnoli, []byte(bucketKey))

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"quire/test/harness"
 )
 
@@ -22,9 +23,9 @@ func TestEqualMembersAreNotAccused(t *testing.T) {
 		t.Helper()
 		rev := int64(0)
 		for i := range 200 {
-			resp, err := cli.Put(ctx, fmt.Sprint("k", i%20), fmt.Sprint(round, i))
-			check(t, err)
-			rev = resp.Header.Revision
+			rev = patiently(t, func() (*clientv3.PutResponse, error) {
+				return cli.Put(ctx, fmt.Sprint("k", i%20), fmt.Sprint(round, i))
+			}).Header.Revision
 		}
 		_, err := cli.Compact(ctx, rev-50)
 		check(t, err)

@@ -58,8 +58,7 @@ func TestGrowAndShrink(t *testing.T) {
 	fill(ctx, t, cli, 300)
 	settled(t, c)
 	place := c.NewPlace(t)
-	added, err := cli.MemberAddAsLearner(ctx, []string{place.URL()})
-	check(t, err)
+	added := patiently(t, func() (*clientv3.MemberAddResponse, error) { return cli.MemberAddAsLearner(ctx, []string{place.URL()}) })
 	if _, err := cli.MemberPromote(ctx, added.Member.ID); !errors.Is(err, rpctypes.ErrMemberLearnerNotReady) {
 		t.Errorf("a learner that has not started is promoted: %v", err)
 	}
@@ -150,12 +149,10 @@ func TestWipedMember(t *testing.T) {
 	if code := victim.Exit(t); code == 0 || !strings.Contains(victim.Log.String(), fmt.Sprintf("member %x has already been bootstrapped", id)) {
 		t.Errorf("the wiped member ended with %d", code)
 	}
-	_, err := cli.MemberRemove(ctx, id)
-	check(t, err)
+	patiently(t, func() (any, error) { return cli.MemberRemove(ctx, id) })
 	c.Forget(victim)
 	place := c.NewPlace(t)
-	_, err = cli.MemberAdd(ctx, []string{place.URL()})
-	check(t, err)
+	patiently(t, func() (any, error) { return cli.MemberAdd(ctx, []string{place.URL()}) })
 	fresh := c.Add(t, "fresh", place)
 	fresh.Ready(t)
 	fill(ctx, t, c.Client(t, fresh), 50)

@@ -74,8 +74,7 @@ func TestQuorumLostForGood(t *testing.T) {
 	}
 	for _, name := range []string{"m4", "m5"} {
 		place := c.NewPlace(t)
-		_, err := own.MemberAdd(ctx, []string{place.URL()})
-		check(t, err)
+		patiently(t, func() (any, error) { return own.MemberAdd(ctx, []string{place.URL()}) })
 		c.Add(t, name, place).Ready(t)
 		settled(t, c)
 	}

@@ -32,8 +32,7 @@ func TestEncrypted(t *testing.T) {
 			gone.Restart(t)
 			settled(t, c)
 			place := c.NewPlace(t)
-			_, err = rest.MemberAdd(ctx, []string{place.URL()})
-			check(t, err)
+			patiently(t, func() (any, error) { return rest.MemberAdd(ctx, []string{place.URL()}) })
 			c.Add(t, "m4", place).Ready(t)
 			sameData(ctx, t, c)
 			for _, s := range c.Servers {

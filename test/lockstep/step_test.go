@@ -119,8 +119,8 @@ func parse(line string) (step, error) {
 	name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	name, as, _ := strings.Cut(name, "@")
 	s := step{method: name, as: as}
-	if text, ok := strings.CutPrefix(rest, "hex "); ok {
-		raw, err := hex.DecodeString(text)
+	if text, ok := strings.CutPrefix(rest+" ", "hex "); ok { // an empty message ends with the blank
+		raw, err := hex.DecodeString(strings.TrimSpace(text))
 		s.raw = append([]byte{}, raw...)
 		return s, err
 	}
