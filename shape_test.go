@@ -21,13 +21,14 @@ var mayImport = map[string][]string{
 	"rpc":         {"engine", "engine/auth", "raft", "watchfanout", "api", "rpc/token"},
 	"rpc/token":   {"engine/auth"},
 	"watchfanout": {"api"},
-	"raft":        {"wal", "api"},
+	"raft":        {"wal", "api", "socket"}, // of socket only raft/peer
 	"engine":      {"engine/auth", "index", "pagestore", "api", "disk"}, // of disk only the FS that it hands to pagestore
 	"engine/auth": {"api"},
 	"index":       {},
 	"pagestore":   {"disk"},
 	"wal":         {"disk"},
 	"disk":        {},
+	"socket":      {},
 	"api":         {"api"},
 }
 

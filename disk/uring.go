@@ -135,7 +135,7 @@ func (q *uringQueue) enterLocked(i uint64) error {
 	sqe.PrepareWrite(fl.fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uint32(len(p)), uint64(fl.w.Off)+uint64(fl.done))
 	sqe.UserData = i
 	for tries := 0; ; tries++ {
-		n, err := q.ring.Submit()
+		n, err := enter(q.ring)
 		switch {
 		case err == nil && n > 0:
 			return nil
@@ -150,6 +150,23 @@ func (q *uringQueue) enterLocked(i uint64) error {
 		}
 	}
 }
+
+// enter submits what is in the ring and does not wait. Ring.Submit would tell Go's
+// scheduler that the call may block, which wakes the thread that watches over
+// blocked calls, for each write of a log that rests in between; see package socket.
+func enter(ring *giouring.Ring) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(ring.RingFd()), uintptr(flushSQ(ring)), 0, 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// flushSQ makes the entries of the ring visible to the kernel and counts them. The
+// module does not export it.
+//
+//go:linkname flushSQ github.com/pawelgaczynski/giouring.(*Ring).internalFlushSQ
+func flushSQ(ring *giouring.Ring) uint32
 
 // Wait implements Queue. After Close it still gives out what had completed.
 func (q *uringQueue) Wait(done []Completion) (int, error) {

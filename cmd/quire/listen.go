@@ -14,6 +14,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"quire/socket"
 )
 
 // listeners are the open sockets of one flag's URLs.
@@ -126,8 +128,11 @@ type guardedListener struct {
 func (g *guardedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := g.Listener.Accept()
-		if err != nil || !scarce(conn) {
-			return conn, err
+		if err != nil {
+			return nil, err
+		}
+		if !scarce(conn) {
+			return socket.Wrap(conn), nil
 		}
 		_ = conn.Close()
 		if now := time.Now().Unix(); g.warned.Swap(now) != now {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"quire/socket"
 )
 
 const (
@@ -114,6 +116,7 @@ func (t *Transport) dial(ctx context.Context, raw string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	conn = socket.Wrap(conn)
 	if u.Scheme != "https" && u.Scheme != "unixs" {
 		return conn, nil
 	}

@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 	"golang.org/x/sys/unix"
+
+	"quire/socket"
 )
 
 const (
@@ -183,8 +185,8 @@ func (l *link) try() (left bool) {
 // writeOnce is one non-blocking write, called by RawConn.Write.
 func (l *link) writeOnce(fd uintptr) bool {
 	for {
-		if len(l.tryBuf) == 1 {
-			l.tried, l.tryErr = unix.Write(int(fd), l.tryBuf[0])
+		if b := l.tryBuf[0]; len(l.tryBuf) == 1 && len(b) <= socket.MaxBytes {
+			l.tried, l.tryErr = socket.Call(unix.SYS_WRITE, fd, b)
 		} else {
 			l.tried, l.tryErr = unix.Writev(int(fd), l.tryBuf)
 		}
@@ -253,7 +255,7 @@ func (l *link) writeRest() error {
 			return err
 		}
 		bufs := net.Buffers(first)
-		n, err := bufs.WriteTo(l.conn)
+		n, err := bufs.WriteTo(l.inner())
 		l.stats.sent(int(n))
 		if err != nil {
 			return err
@@ -263,6 +265,15 @@ func (l *link) writeRest() error {
 		return nil
 	}
 	return l.conn.SetWriteDeadline(time.Time{}) // or try would fail later
+}
+
+// inner is the connection as the net package knows it: only to that it writes
+// several buffers at once, and reads more than socket.MaxBytes.
+func (l *link) inner() net.Conn {
+	if c, ok := l.conn.(*socket.Conn); ok {
+		return c.Conn
+	}
+	return l.conn
 }
 
 // close ends the connection; the first reason counts.

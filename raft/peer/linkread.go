@@ -85,11 +85,12 @@ func (l *link) parseLarge(to received, h head, b []byte) error {
 	var first8 [8]byte
 	copy(first8[:], b)
 	body := append(make([]byte, 0, min(int(h.length), growStep)), b[headBytes:]...)
+	conn := l.inner() // a lot at a time
 	for len(body) < int(h.length) {
 		if len(body) == cap(body) {
 			body = append(make([]byte, 0, min(int(h.length), 4*cap(body))), body...)
 		}
-		n, err := l.conn.Read(body[len(body):cap(body)])
+		n, err := conn.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		if n > 0 {
 			l.heard.Store(sinceEpoch())
