@@ -39,7 +39,7 @@ test: check test-root test-modules
 # The packages with goroutines under the race detector; it needs a C compiler.
 race:
 	@$(GO) env CC | xargs which >/dev/null 2>&1 || { echo "skipped: the race detector needs a C compiler"; exit 0; }; \
-	CGO_ENABLED=1 $(GO) test -race -short ./disk ./wal ./pagestore ./index ./raft ./raft/peer ./engine ./watchfanout ./rpc/... ./cmd/quire ./cmd/quire/certs ./cmd/quire/corruption ./cmd/quire/discovery
+	CGO_ENABLED=1 $(GO) test -race -short ./disk ./socket ./wal ./pagestore ./index ./raft ./raft/peer ./engine ./watchfanout ./rpc/... ./cmd/quire ./cmd/quire/certs ./cmd/quire/corruption ./cmd/quire/discovery
 
 # Formatting, vet with and without io_uring, staticcheck (not: uses of deprecated
 # names, which generated code has, and x<<3|0, which is how a protobuf tag reads).
