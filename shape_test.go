@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"rpc":         {"engine", "engine/auth", "raft", "watchfanout", "api", "rpc/token"},
 	"rpc/token":   {"engine/auth"},
 	"watchfanout": {"api"},
-	"raft":        {"wal", "api", "socket"}, // of socket only raft/peer
+	"raft":        {"wal", "api", "socket"},                             // of socket only raft/peer
 	"engine":      {"engine/auth", "index", "pagestore", "api", "disk"}, // of disk only the FS that it hands to pagestore
 	"engine/auth": {"api"},
 	"index":       {},
