@@ -367,9 +367,13 @@ func (e *Engine) ClusterVersion() string { return e.cluster.clusterVersion() }
 // Alarms returns the raised alarms.
 func (e *Engine) Alarms() []*pb.AlarmMember { return e.alarms.list(pb.AlarmType_NONE) }
 
-// servable refuses reads at a member that was found to differ from the others.
+// Divergent reports whether this member was found to differ from the others: its
+// own CORRUPT alarm is raised, and what it would tell may be wrong.
+func (e *Engine) Divergent() bool { return e.alarms.hasOf(e.opts.MemberID, pb.AlarmType_CORRUPT) }
+
+// servable refuses reads at a divergent member.
 func (e *Engine) servable() error {
-	if e.alarms.hasOf(e.opts.MemberID, pb.AlarmType_CORRUPT) {
+	if e.Divergent() {
 		return ErrCorrupt
 	}
 	return nil

@@ -78,6 +78,8 @@ type Space interface {
 	QuotaExceeded(costBytes int) bool
 	HasAlarm(pb.AlarmType) bool
 	Alarms() []*pb.AlarmMember
+	// Divergent tells whether this member's own CORRUPT alarm is raised.
+	Divergent() bool
 }
 
 // Upkeep is what only the Maintenance service asks for.

@@ -26,18 +26,16 @@ type fake struct {
 	kvs    map[string]*mvccpb.KeyValue
 	leases map[int64]int64
 	alarms []*pb.AlarmMember
-	// divergent: refuses reads, as a member does that has its own alarm.
-	divergent bool
-	quota     int64
-	size      int64
-	status    RaftStatus
-	hold      bool // proposals and reads wait until flush
-	held      []func()
-	watch     []*fakeWatch
-	ops       []engine.OpKind
-	err       error // what Enqueue answers
-	compac    chan struct{}
-	snap      *fakeSnapshot
+	quota  int64
+	size   int64
+	status RaftStatus
+	hold   bool // proposals and reads wait until flush
+	held   []func()
+	watch  []*fakeWatch
+	ops    []engine.OpKind
+	err    error // what Enqueue answers
+	compac chan struct{}
+	snap   *fakeSnapshot
 }
 
 // allRights grants everything; what the real ones refuse is tested with a real
@@ -212,11 +210,11 @@ func (f *fake) find(key, end []byte) (found []*mvccpb.KeyValue) {
 func (f *fake) Revision() int64 { f.mu.Lock(); defer f.mu.Unlock(); return f.rev }
 
 func (f *fake) Range(r *pb.RangeRequest, dst []byte) ([]byte, int64, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.divergent {
+	if f.Divergent() {
 		return nil, 0, engine.ErrCorrupt
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if r.Revision > f.rev {
 		return nil, 0, engine.ErrFutureRev
 	}
@@ -312,6 +310,10 @@ func (f *fake) Alarms() []*pb.AlarmMember {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.alarms)
+}
+
+func (f *fake) Divergent() bool {
+	return slices.ContainsFunc(f.Alarms(), func(a *pb.AlarmMember) bool { return a.MemberID == 7 && a.Alarm == pb.AlarmType_CORRUPT })
 }
 
 func (f *fake) HashKV(rev int64) (uint32, int64, int64, error) { return 42, -1, f.Revision(), nil }

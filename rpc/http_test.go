@@ -35,7 +35,7 @@ func TestHTTPOnTheClientPort(t *testing.T) {
 	noLeader := func() { f.alarms, f.status.Lead = nil, 0 }
 	withLeader := func() { f.status.Lead = 7 }
 	corrupt := func() {
-		f.alarms, f.divergent = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_CORRUPT}}, true
+		f.alarms = []*pb.AlarmMember{{MemberID: 7, Alarm: pb.AlarmType_CORRUPT}}
 	}
 	for _, tc := range []struct {
 		path string

@@ -3,10 +3,8 @@ package rpc
 import (
 	"context"
 	"math"
-	"slices"
 	"sync"
 
-	pb "quire/api/etcdserverpb"
 	"quire/engine"
 	"quire/engine/auth"
 )
@@ -27,18 +25,10 @@ type watchRights struct {
 	}
 }
 
-// divergent tells whether this member was found to differ from the others: what it
-// would tell of its events may be wrong.
-func (s *Server) divergent() bool {
-	return s.cfg.Space.HasAlarm(pb.AlarmType_CORRUPT) && slices.ContainsFunc(s.cfg.Space.Alarms(), func(a *pb.AlarmMember) bool {
-		return a.MemberID == s.cfg.MemberID && a.Alarm == pb.AlarmType_CORRUPT
-	})
-}
-
 // permit checks the creation of a watcher.
 func (w *watchRights) permit(key, rangeEnd []byte) error {
 	s := w.stream.srv
-	if s.divergent() {
+	if s.cfg.Space.Divergent() {
 		return watchReason(engine.ErrCorrupt)
 	}
 	id, err := s.identify(w.stream.Ctx)
@@ -61,7 +51,7 @@ func (w *watchRights) permit(key, rangeEnd []byte) error {
 // keep returns the check of what may stay, nil if everything may.
 func (w *watchRights) keep() func(key, rangeEnd []byte) error {
 	s := w.stream.srv
-	if s.divergent() {
+	if s.cfg.Space.Divergent() {
 		return func([]byte, []byte) error { return watchReason(engine.ErrCorrupt) }
 	}
 	if !s.cfg.Auth.Enabled() {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -109,22 +108,14 @@ const watchPoll = 250 * time.Millisecond
 // endWatches has the watches of this member ended when its own alarm is raised:
 // others can tell what it may have told wrongly.
 func (c *checks) endWatches(ctx context.Context) {
-	t := time.NewTicker(watchPoll)
-	defer t.Stop()
-	for was := false; ; {
-		is := c.m.engine.HasAlarm(pb.AlarmType_CORRUPT) && slices.ContainsFunc(c.m.engine.Alarms(), func(a *pb.AlarmMember) bool {
-			return a.MemberID == c.m.id && a.Alarm == pb.AlarmType_CORRUPT
-		})
+	was := false
+	every(ctx, watchPoll, func() {
+		is := c.m.engine.Divergent()
 		if is && !was {
 			c.m.hub.Recheck()
 		}
 		was = is
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
+	})
 }
 
 // initial compares what the member had before this start with the others, before

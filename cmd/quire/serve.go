@@ -231,6 +231,20 @@ func background(run func(context.Context)) (stop func()) {
 	}
 }
 
+// every calls do again and again, until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			do()
+		}
+	}
+}
+
 // awaitReady waits for a leader; done means that a signal came first.
 func (s *server) awaitReady(signals <-chan os.Signal) (done bool, err error) {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -45,16 +45,7 @@ func (s *stallWatch) stop() {
 }
 
 func (s *stallWatch) run(ctx context.Context) {
-	t := time.NewTicker(stallLook)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			s.look(s.wal.Stats().OldestInFlight)
-		}
-	}
+	every(ctx, stallLook, func() { s.look(s.wal.Stats().OldestInFlight) })
 }
 
 // look takes note of how long the oldest write has been under way.

@@ -86,6 +86,20 @@ func (c *Config) alarmed(id uint64) bool {
 
 func hexID(id uint64) string { return fmt.Sprintf("%x", id) }
 
+// every calls do again and again, until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			do()
+		}
+	}
+}
+
 // Responder answers the questions of other members.
 type Responder struct {
 	State State

@@ -62,16 +62,7 @@ func NewContinuous(cfg Config) *Continuous {
 
 // Run makes a round every second until ctx ends.
 func (c *Continuous) Run(ctx context.Context) {
-	t := time.NewTicker(roundInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			c.Round(ctx)
-		}
-	}
+	every(ctx, roundInterval, func() { c.Round(ctx) })
 }
 
 // Verified are the entries up to which members are known to be equal to this one,

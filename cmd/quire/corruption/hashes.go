@@ -151,19 +151,13 @@ func (h *Hashes) RunCompaction(ctx context.Context, interval time.Duration) {
 	h.every(ctx, interval, func() { h.Compaction(ctx) })
 }
 
+// every makes a check again and again while this member leads.
 func (h *Hashes) every(ctx context.Context, interval time.Duration, check func()) {
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			if h.cfg.Leads() {
-				check()
-			}
+	every(ctx, interval, func() {
+		if h.cfg.Leads() {
+			check()
 		}
-	}
+	})
 }
 
 // Periodic compares the leader's newest state with that of the others. One alarm

@@ -20,7 +20,7 @@ var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed, with a trace")
 	simFirst = flag.Uint64("sim.first", 1, "first seed")
 	simSteps = flag.Int("sim.steps", 1500, "steps per seed before everything is repaired")
-	simLimit = flag.Duration("sim.limit", 5*time.Minute, "seeds that have not begun by then are left out; 0: none")
+	simLimit = flag.Duration("sim.limit", 5*time.Minute, "seeds that have not begun by then are left out, unless -sim.seeds asks for a number of them; 0: none")
 	simPart  = flag.Bool("sim.part", false, "this process was started by another one, which wants the numbers")
 )
 
@@ -46,6 +46,11 @@ func TestSimulation(t *testing.T) {
 	case *simPart:
 		runSome(t)
 	default:
+		flag.Visit(func(f *flag.Flag) {
+			if f.Name == "sim.seeds" {
+				*simLimit = 0 // so many were asked for
+			}
+		})
 		sum := runParts(t, seeds)
 		t.Logf("%d of %d seeds: %+v", sum.Seeds, seeds, sum)
 	}
