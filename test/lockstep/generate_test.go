@@ -170,6 +170,9 @@ func (g *generator) hashRevision() int64 {
 	if rev := g.atRevision(); !g.everCompacted[rev] {
 		return rev
 	}
+	if g.everCompacted[0] {
+		return g.revision + 1 // to 0 etcd answers with the hash of nothing from now on, see docs/differences.md
+	}
 	return 0
 }
 
